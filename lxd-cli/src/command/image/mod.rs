@@ -1,0 +1,73 @@
+//! `image`: everything about images.
+
+mod alias;
+mod delete;
+mod edit;
+mod export;
+mod filter;
+mod import;
+pub(crate) mod info;
+pub(crate) mod list;
+mod property;
+mod set;
+mod show;
+mod update;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// The commands below `image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Manage the names of images
+    #[command(subcommand, arg_required_else_help = true)]
+    Alias(alias::Command),
+    /// Delete images, with their aliases
+    #[command(visible_alias = "rm")]
+    Delete(delete::Delete),
+    /// Edit an image's properties in an editor, or from standard input
+    Edit(edit::Edit),
+    /// Write an image into files
+    Export(export::Export),
+    /// Print one property
+    GetProperty(property::Get),
+    /// Add an image from files, a directory or standard input
+    Import(import::Import),
+    /// Show everything about an image
+    Info(info::Info),
+    /// List images
+    #[command(visible_alias = "ls")]
+    List(list::List),
+    /// Change properties and flags in one step
+    Set(set::Set),
+    /// Set one property
+    SetProperty(property::Set),
+    /// Show what can be edited, as YAML
+    Show(show::Show),
+    /// Remove one property
+    UnsetProperty(property::Unset),
+    /// Read a whole image and check it
+    Verify(verify::Verify),
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Alias(command) => alias::run(command, context).await,
+        Command::Delete(delete) => delete.run(context).await,
+        Command::Edit(edit) => edit.run(context).await,
+        Command::Export(export) => export.run(context).await,
+        Command::GetProperty(get) => get.run(context).await,
+        Command::Import(import) => import.run(context).await,
+        Command::Info(info) => info.run(context).await,
+        Command::List(list) => list.run(context).await,
+        Command::Set(set) => set.run(context).await,
+        Command::SetProperty(set) => set.run(context).await,
+        Command::Show(show) => show.run(context).await,
+        Command::UnsetProperty(unset) => unset.run(context).await,
+        Command::Verify(verify) => verify.run(context).await,
+    }
+}

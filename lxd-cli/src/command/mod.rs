@@ -1,0 +1,33 @@
+//! The commands, one file each.
+
+pub(crate) mod alias;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod flags;
+pub(crate) mod image;
+pub(crate) mod info;
+pub(crate) mod monitor;
+pub(crate) mod operation;
+pub(crate) mod query;
+pub(crate) mod remote;
+pub(crate) mod version;
+
+use crate::cli::Command;
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// Runs one command to its end.
+pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Image(command) => image::run(command, context).await,
+        Command::Config(command) => config::run(command, context).await,
+        Command::Operation(command) => operation::run(command, context).await,
+        Command::Remote(command) => remote::run(&command, context),
+        Command::Alias(command) => alias::run(&command, context),
+        Command::Info(info) => info.run(context).await,
+        Command::Version(version) => version.run(context).await,
+        Command::Monitor(monitor) => monitor.run(context).await,
+        Command::Query(query) => query.run(context).await,
+        Command::Completion(completion) => completion.run(),
+    }
+}

@@ -1,0 +1,192 @@
+//! From what is typed, `REMOTE:NAME`, to a server and a name on it.
+
+use std::sync::Arc;
+
+use lxd_proto::client::LxdClient;
+use lxd_proto::remote::{Error, Protocol, Remote, RemoteSpec, Resolved, Want, resolve};
+use lxd_simplestreams::connect;
+
+use crate::config::{Config, RemoteEntry, local_socket};
+use crate::failure::{Failure, Outcome};
+use crate::suggest::{closest, did_you_mean};
+
+/// A name on a remote; the name may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) remote: String,
+    pub(crate) name: String,
+}
+
+impl Reference {
+    /// As it would be typed.
+    pub(crate) fn shown(&self, config: &Config) -> String {
+        if self.remote == config.default_remote {
+            self.name.clone()
+        } else {
+            format!("{}:{}", self.remote, self.name)
+        }
+    }
+}
+
+/// The known remotes, and how to reach them.
+#[derive(Debug)]
+pub(crate) struct Remotes {
+    pub(crate) config: Config,
+    /// `--project`.
+    pub(crate) project: Option<String>,
+}
+
+impl Remotes {
+    /// Splits `REMOTE:NAME` at the first colon; without one it is on the default remote.
+    pub(crate) fn parse(&self, text: &str) -> Outcome<Reference> {
+        let here = |name: &str| Reference {
+            remote: self.config.default_remote.clone(),
+            name: name.to_owned(),
+        };
+        let Some((remote, name)) = text.split_once(':') else {
+            return Ok(here(text));
+        };
+        if self.config.remotes.contains_key(remote) {
+            Ok(Reference { remote: remote.to_owned(), name: name.to_owned() })
+        } else if remote.contains('/') {
+            // An alias such as a/b:c.
+            Ok(here(text))
+        } else {
+            Err(self.unknown(remote))
+        }
+    }
+
+    /// Whether `text` is just a remote: `NAME:`.
+    pub(crate) fn parse_bare(&self, text: &str) -> Option<Outcome<String>> {
+        let name = text.strip_suffix(':')?;
+        if name.contains([':', '/']) {
+            return None;
+        }
+        let known = self.config.remotes.contains_key(name);
+        Some(if known { Ok(name.to_owned()) } else { Err(self.unknown(name)) })
+    }
+
+    /// The failure that asks whether a word is a remote that lacks its colon.
+    pub(crate) fn lacks_colon(&self, word: &str) -> Option<Failure> {
+        let known = self.config.remotes.contains_key(word) && !std::path::Path::new(word).exists();
+        known.then(|| {
+            Failure::usage(format!("\"{word}\" is no file, but a remote has that name"))
+                .hint(format!("Did you mean \"{word}:\"?"))
+        })
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let known = || self.config.remotes.keys().map(String::as_str);
+        let hint = did_you_mean(name, known()).unwrap_or_else(|| {
+            format!("Available remotes: {}", known().collect::<Vec<_>>().join(", "))
+        });
+        Failure::new(format!("The remote \"{name}\" doesn't exist")).hint(hint)
+    }
+
+    fn spec(&self, name: &str) -> Outcome<RemoteSpec> {
+        let entry = self.config.remotes.get(name).ok_or_else(|| self.unknown(name))?;
+        let protocol = entry
+            .protocol
+            .parse()
+            .map_err(|error| Failure::new(format!("the remote \"{name}\": {error}")))?;
+        let project = self.project.clone().unwrap_or_else(|| entry.project.clone());
+        let address = address(entry);
+        Ok(RemoteSpec { address, protocol, certificate: String::new(), project })
+    }
+
+    /// The remote for reading images, whatever it speaks.
+    pub(crate) fn reader(&self, name: &str) -> Outcome<Arc<dyn Remote>> {
+        Ok(connect(self.spec(name)?)?)
+    }
+
+    /// The remote as an LXD server, for all that only those can do.
+    pub(crate) fn server(&self, name: &str) -> Outcome<LxdClient> {
+        let spec = self.spec(name)?;
+        let public = self.config.remotes.get(name).is_some_and(|entry| entry.public);
+        if spec.protocol != Protocol::Lxd || public {
+            let what = format!("\"{name}\" is an image server that can only be read");
+            return Err(Failure::new(what).hint("This command needs an LXD server, such as local:."));
+        }
+        Ok(LxdClient::new(spec)?)
+    }
+
+    /// The image that `reference` names. When there is none, or more than one, the failure
+    /// says where was looked and what is close.
+    pub(crate) async fn image(
+        &self,
+        remote: &dyn Remote,
+        reference: &Reference,
+        want: &Want,
+    ) -> Outcome<Resolved> {
+        match resolve(remote, &reference.name, want, None).await {
+            Ok(resolved) => Ok(resolved),
+            Err(Error::NotFound { reference: name }) => {
+                let place = &reference.remote;
+                let failure = Failure::new(format!(
+                    "Image not found: \"{name}\" is neither an alias nor the beginning of a \
+                     fingerprint on {place}:"
+                ));
+                Err(failure.maybe_hint(close_alias(remote, &name).await))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Aliases that look like `name`.
+pub(crate) async fn close_alias(remote: &dyn Remote, name: &str) -> Option<String> {
+    let aliases = remote.aliases().await.ok()?;
+    let names: Vec<_> = aliases.iter().map(|alias| alias.name.as_str()).collect();
+    if closest(name, names.iter().copied()).is_empty() {
+        return None;
+    }
+    did_you_mean(name, names)
+}
+
+fn address(entry: &RemoteEntry) -> String {
+    match entry.addr.as_str() {
+        "unix://" | "unix:" => format!("unix://{}", local_socket().display()),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remotes() -> Remotes {
+        Remotes { config: Config::load(true), project: None }
+    }
+
+    fn check(text: &str, remote: &str, name: &str) {
+        let expected = Reference { remote: remote.into(), name: name.into() };
+        assert_eq!(remotes().parse(text).unwrap(), expected, "{text}");
+    }
+
+    #[test]
+    fn a_remote_ends_at_the_first_colon() {
+        check("busybox", "local", "busybox");
+        check("images:debian/12", "images", "debian/12");
+        check("images:", "images", "");
+        check("local:a:b", "local", "a:b");
+        check("a/b:c", "local", "a/b:c");
+        check("", "local", "");
+    }
+
+    #[test]
+    fn an_unknown_remote_names_the_known_ones() {
+        let failure = remotes().parse("imags:x").unwrap_err();
+        assert_eq!(failure.hints, ["Did you mean \"images\"?"]);
+        let failure = remotes().parse("zzz:x").unwrap_err();
+        assert!(failure.hints[0].contains("images, local"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_forgotten_colon_is_noticed() {
+        assert!(remotes().lacks_colon("images").is_some());
+        assert!(remotes().lacks_colon("nothing").is_none());
+        assert!(remotes().parse_bare("images:").unwrap().is_ok());
+        assert!(remotes().parse_bare("nope:").unwrap().is_err());
+        assert!(remotes().parse_bare("a=b").is_none());
+    }
+}

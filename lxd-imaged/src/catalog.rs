@@ -1,0 +1,295 @@
+//! What the store holds, in memory: images by fingerprint, aliases by name, configuration.
+//!
+//! Requests read here and nowhere else. Only the database's writer changes it, after each
+//! commit, so that what is listed is on disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use lxd_proto::alias::{AliasEntry, ImageAlias};
+use lxd_proto::fingerprint::{Fingerprint, Prefix};
+use lxd_proto::image::{Image, Verified};
+use parking_lot::RwLock;
+
+use crate::db::{AliasChange, BlobRow, Change, Committed, NewImage, Snapshot};
+use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
+
+/// Who looks: decides what exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Viewer {
+    /// Sees everything.
+    Trusted,
+    /// Sees public images whose check has passed.
+    Stranger,
+}
+
+impl Viewer {
+    /// Whether `image` exists for this viewer.
+    pub fn sees(self, image: &Image) -> bool {
+        self == Self::Trusted || (image.public && image.verified == Verified::Yes)
+    }
+}
+
+/// An image with its files, and its object rendered once.
+#[derive(Debug)]
+pub struct Entry {
+    /// The object, aliases included.
+    pub image: Image,
+    /// The same as JSON.
+    pub json: String,
+    /// The unified file, or the metadata file.
+    pub head: BlobRow,
+    /// The root file system file of a split image.
+    pub rootfs: Option<BlobRow>,
+}
+
+impl Entry {
+    fn new(image: Image, head: BlobRow, rootfs: Option<BlobRow>) -> Self {
+        // An image has only strings, numbers and lists: rendering cannot fail.
+        let json = serde_json::to_string(&image).unwrap_or_default();
+        Self { image, json, head, rootfs }
+    }
+
+    fn with(&self, edit: impl FnOnce(&mut Image)) -> Arc<Self> {
+        let mut image = self.image.clone();
+        edit(&mut image);
+        Arc::new(Self::new(image, self.head.clone(), self.rootfs.clone()))
+    }
+
+    /// Its files.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRow> {
+        std::iter::once(&self.head).chain(&self.rootfs)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Alias {
+    target: Fingerprint,
+    description: String,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    images: BTreeMap<Fingerprint, Arc<Entry>>,
+    aliases: BTreeMap<String, Alias>,
+    /// How many images use a blob.
+    uses: HashMap<Fingerprint, usize>,
+    config: BTreeMap<String, String>,
+}
+
+/// The contents of the store.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    contents: RwLock<Contents>,
+}
+
+impl Catalog {
+    /// Takes over what the database held at start.
+    pub fn fill(&self, snapshot: Snapshot) {
+        let mut contents = self.contents.write();
+        contents.config = snapshot.config;
+        let mut names: HashMap<Fingerprint, Vec<ImageAlias>> = HashMap::new();
+        for alias in snapshot.aliases {
+            names.entry(alias.target).or_default().push(ImageAlias {
+                name: alias.name.clone(),
+                description: alias.description.clone(),
+            });
+            let value = Alias { target: alias.target, description: alias.description };
+            contents.aliases.insert(alias.name, value);
+        }
+        for NewImage { mut image, head, rootfs, .. } in snapshot.images {
+            image.aliases = names.remove(&image.fingerprint).unwrap_or_default();
+            image.aliases.sort_by(|a, b| a.name.cmp(&b.name));
+            contents.insert(Arc::new(Entry::new(image, head, rootfs)));
+        }
+    }
+
+    /// All images that `viewer` sees, by fingerprint, beginning after `after`.
+    pub fn images(&self, viewer: Viewer, after: Option<Fingerprint>) -> Vec<Arc<Entry>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let contents = self.contents.read();
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        contents
+            .images
+            .range(range)
+            .map(|(_, entry)| entry)
+            .filter(|entry| viewer.sees(&entry.image))
+            .cloned()
+            .collect()
+    }
+
+    /// The one image whose fingerprint begins with `prefix`, among those `viewer` sees.
+    pub fn image(&self, viewer: Viewer, prefix: &Prefix) -> Result<Arc<Entry>> {
+        let contents = self.contents.read();
+        let mut found = contents
+            .images
+            .range(prefix.lowest()..=prefix.highest())
+            .map(|(_, entry)| entry)
+            .filter(|entry| viewer.sees(&entry.image));
+        match (found.next(), found.next()) {
+            (None, _) => Err(IMAGE_NOT_FOUND),
+            (Some(entry), None) => Ok(entry.clone()),
+            (Some(_), Some(_)) => Err(Error::Ambiguous),
+        }
+    }
+
+    /// The image with this fingerprint, whoever asks.
+    pub fn get(&self, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
+        self.contents.read().images.get(fingerprint).cloned()
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.contents.read().images.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All aliases of images that `viewer` sees, by name.
+    pub fn aliases(&self, viewer: Viewer) -> Vec<AliasEntry> {
+        let contents = self.contents.read();
+        contents.aliases.keys().filter_map(|name| contents.alias(viewer, name)).collect()
+    }
+
+    /// The alias with this name, if its image exists for `viewer`.
+    pub fn alias(&self, viewer: Viewer, name: &str) -> Result<AliasEntry> {
+        self.contents.read().alias(viewer, name).ok_or(ALIAS_NOT_FOUND)
+    }
+
+    /// Whether any image uses the blob.
+    pub fn uses(&self, digest: &Fingerprint) -> bool {
+        self.contents.read().uses.contains_key(digest)
+    }
+
+    /// Configuration that differs from its defaults.
+    pub fn config(&self) -> BTreeMap<String, String> {
+        self.contents.read().config.clone()
+    }
+}
+
+impl Contents {
+    fn insert(&mut self, entry: Arc<Entry>) {
+        for blob in entry.blobs() {
+            *self.uses.entry(blob.digest).or_default() += 1;
+        }
+        self.images.insert(entry.image.fingerprint, entry);
+    }
+
+    fn remove(&mut self, fingerprint: &Fingerprint) {
+        let Some(entry) = self.images.remove(fingerprint) else { return };
+        for blob in entry.blobs() {
+            if let Some(uses) = self.uses.get_mut(&blob.digest) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.uses.remove(&blob.digest);
+                }
+            }
+        }
+        for alias in &entry.image.aliases {
+            self.aliases.remove(&alias.name);
+        }
+    }
+
+    fn alias(&self, viewer: Viewer, name: &str) -> Option<AliasEntry> {
+        let alias = self.aliases.get(name)?;
+        let entry = self.images.get(&alias.target)?;
+        viewer.sees(&entry.image).then(|| AliasEntry {
+            description: alias.description.clone(),
+            target: alias.target,
+            name: name.to_owned(),
+            kind: entry.image.kind,
+        })
+    }
+
+    fn edit(&mut self, fingerprint: &Fingerprint, edit: impl FnOnce(&mut Image)) {
+        if let Some(entry) = self.images.get_mut(fingerprint) {
+            *entry = entry.with(edit);
+        }
+    }
+
+    fn unset_alias(&mut self, name: &str) -> Option<Alias> {
+        let alias = self.aliases.remove(name)?;
+        self.edit(&alias.target, |image| image.aliases.retain(|alias| alias.name != name));
+        Some(alias)
+    }
+
+    fn set_alias(&mut self, name: String, alias: Alias) {
+        self.unset_alias(&name);
+        let shown = ImageAlias { name: name.clone(), description: alias.description.clone() };
+        self.edit(&alias.target, |image| {
+            let at = image.aliases.partition_point(|other| other.name < shown.name);
+            image.aliases.insert(at, shown);
+        });
+        self.aliases.insert(name, alias);
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Insert(new) => {
+                let mut image = new.image.clone();
+                image.aliases.clear();
+                let entry = Entry::new(image, new.head.clone(), new.rootfs.clone());
+                self.insert(Arc::new(entry));
+                for name in &new.aliases {
+                    let description =
+                        self.aliases.get(name.as_str()).map(|a| a.description.clone());
+                    let alias = Alias {
+                        target: new.image.fingerprint,
+                        description: description.unwrap_or_default(),
+                    };
+                    self.set_alias(name.to_string(), alias);
+                }
+            }
+            Change::Edit(edited) => self.edit(&edited.fingerprint, |image| {
+                image.public = edited.public;
+                image.auto_update = edited.auto_update;
+                image.expires_at = edited.expires_at;
+                image.properties.clone_from(&edited.properties);
+                image.profiles.clone_from(&edited.profiles);
+            }),
+            Change::Verified(fingerprint, verified) => {
+                self.edit(fingerprint, |image| image.verified = verified.clone());
+            }
+            Change::Delete(fingerprint) => self.remove(fingerprint),
+            Change::Alias(change) => self.apply_alias(change),
+            Change::Config(values) => {
+                for (name, value) in values {
+                    match value {
+                        Some(value) => self.config.insert(name.clone(), value.clone()),
+                        None => self.config.remove(name),
+                    };
+                }
+            }
+        }
+    }
+
+    fn apply_alias(&mut self, change: &AliasChange) {
+        match change {
+            AliasChange::Create { name, target, description }
+            | AliasChange::Update { name, target, description } => {
+                let alias = Alias { target: *target, description: description.clone() };
+                self.set_alias(name.to_string(), alias);
+            }
+            AliasChange::Rename { from, to } => {
+                if let Some(alias) = self.unset_alias(from.as_str()) {
+                    self.set_alias(to.to_string(), alias);
+                }
+            }
+            AliasChange::Delete { name } => {
+                self.unset_alias(name.as_str());
+            }
+        }
+    }
+}
+
+impl Committed for Catalog {
+    fn committed(&self, changes: &[Change]) {
+        let mut contents = self.contents.write();
+        for change in changes {
+            contents.apply(change);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What can change, and the statements that do it.
+
+use std::collections::BTreeMap;
+
+use lxd_proto::alias::AliasName;
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::{Image, Verified};
+use serde::Serialize;
+use sqlx::{AnyConnection, Row};
+
+use super::load::BlobRow;
+use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
+
+/// One change of the store, applied whole or not at all.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A new image with its files and aliases.
+    Insert(Box<NewImage>),
+    /// New values for the editable part of an image.
+    Edit(Box<Image>),
+    /// What the deep check found.
+    Verified(Fingerprint, Verified),
+    /// An image goes, and its aliases with it.
+    Delete(Fingerprint),
+    /// Something about one alias.
+    Alias(AliasChange),
+    /// Configuration values; `None` goes back to the default.
+    Config(BTreeMap<String, Option<String>>),
+}
+
+/// An image that is to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewImage {
+    /// The object; its aliases are those below.
+    pub image: Image,
+    /// The unified file, or the metadata file.
+    pub head: BlobRow,
+    /// The root file system file of a split image.
+    pub rootfs: Option<BlobRow>,
+    /// Names to set together with it.
+    pub aliases: Vec<AliasName>,
+    /// Whether these may be taken from other images.
+    pub reuse: bool,
+}
+
+/// A change of one alias.
+#[derive(Debug, Clone)]
+pub enum AliasChange {
+    /// A new one.
+    Create {
+        /// Its name.
+        name: AliasName,
+        /// The image it stands for.
+        target: Fingerprint,
+        /// Free text.
+        description: String,
+    },
+    /// Another image or description for an existing one.
+    Update {
+        /// Its name.
+        name: AliasName,
+        /// The image it stands for.
+        target: Fingerprint,
+        /// Free text.
+        description: String,
+    },
+    /// Another name.
+    Rename {
+        /// The old one.
+        from: AliasName,
+        /// The new one.
+        to: AliasName,
+    },
+    /// Gone.
+    Delete {
+        /// Its name.
+        name: AliasName,
+    },
+}
+
+impl Change {
+    /// Runs the statements inside the caller's transaction. A logical failure leaves no trace.
+    pub(super) async fn apply(&self, db: &mut AnyConnection) -> Result<()> {
+        match self {
+            Self::Insert(new) => insert(db, new).await,
+            Self::Edit(image) => edit(db, image).await,
+            Self::Verified(fingerprint, verified) => {
+                sqlx::query("UPDATE images SET verified = $1 WHERE fingerprint = $2")
+                    .bind(verified.to_string())
+                    .bind(fingerprint.to_string())
+                    .execute(db)
+                    .await?;
+                Ok(())
+            }
+            Self::Delete(fingerprint) => delete(db, fingerprint).await,
+            Self::Alias(change) => change.apply(db).await,
+            Self::Config(values) => config(db, values).await,
+        }
+    }
+}
+
+async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
+    let image = &new.image;
+    // Checked first: once a statement has run, the change can no longer fail alone.
+    if exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &image.fingerprint.to_string()).await? {
+        return Err(Error::ImageExists { fingerprint: image.fingerprint, size: image.size });
+    }
+    if !new.reuse {
+        for name in &new.aliases {
+            if exists(db, "SELECT 1 FROM aliases WHERE name = $1", name.as_str()).await? {
+                return Err(Error::AliasExists(name.to_string()));
+            }
+        }
+    }
+    for blob in std::iter::once(&new.head).chain(&new.rootfs) {
+        sqlx::query(
+            "INSERT INTO blobs (digest, size, extension) VALUES ($1, $2, $3)
+             ON CONFLICT (digest) DO NOTHING",
+        )
+        .bind(blob.digest.to_string())
+        .bind(number(blob.size))
+        .bind(blob.extension.clone())
+        .execute(&mut *db)
+        .await?;
+    }
+    sqlx::query(
+        "INSERT INTO images (fingerprint, kind, architecture, filename, size, public, auto_update,
+            cached, created_at, expires_at, last_used_at, uploaded_at, properties, profiles,
+            source, verified, head, rootfs)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+    )
+    .bind(image.fingerprint.to_string())
+    .bind(image.kind.to_string())
+    .bind(image.architecture.to_string())
+    .bind(image.filename.clone())
+    .bind(number(image.size))
+    .bind(i64::from(image.public))
+    .bind(i64::from(image.auto_update))
+    .bind(i64::from(image.cached))
+    .bind(image.created_at.as_microsecond())
+    .bind(image.expires_at.as_microsecond())
+    .bind(image.last_used_at.as_microsecond())
+    .bind(image.uploaded_at.as_microsecond())
+    .bind(json(&image.properties)?)
+    .bind(json(&image.profiles)?)
+    .bind(image.update_source.as_ref().map_or_else(|| Ok(String::new()), json)?)
+    .bind(image.verified.to_string())
+    .bind(new.head.digest.to_string())
+    .bind(new.rootfs.as_ref().map_or_else(String::new, |blob| blob.digest.to_string()))
+    .execute(&mut *db)
+    .await?;
+    for name in &new.aliases {
+        point(db, name, &image.fingerprint, "").await?;
+    }
+    Ok(())
+}
+
+/// Sets an alias whether or not it exists.
+async fn point(
+    db: &mut AnyConnection,
+    name: &AliasName,
+    target: &Fingerprint,
+    description: &str,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO aliases (name, fingerprint, description) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint",
+    )
+    .bind(name.to_string())
+    .bind(target.to_string())
+    .bind(description.to_owned())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn edit(db: &mut AnyConnection, image: &Image) -> Result<()> {
+    let done = sqlx::query(
+        "UPDATE images SET public = $1, auto_update = $2, expires_at = $3, properties = $4,
+            profiles = $5 WHERE fingerprint = $6",
+    )
+    .bind(i64::from(image.public))
+    .bind(i64::from(image.auto_update))
+    .bind(image.expires_at.as_microsecond())
+    .bind(json(&image.properties)?)
+    .bind(json(&image.profiles)?)
+    .bind(image.fingerprint.to_string())
+    .execute(db)
+    .await?;
+    if done.rows_affected() == 0 { Err(IMAGE_NOT_FOUND) } else { Ok(()) }
+}
+
+async fn delete(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
+    let row = sqlx::query("SELECT head, rootfs FROM images WHERE fingerprint = $1")
+        .bind(fingerprint.to_string())
+        .fetch_optional(&mut *db)
+        .await?
+        .ok_or(IMAGE_NOT_FOUND)?;
+    sqlx::query("DELETE FROM images WHERE fingerprint = $1")
+        .bind(fingerprint.to_string())
+        .execute(&mut *db)
+        .await?;
+    for column in ["head", "rootfs"] {
+        sqlx::query(
+            "DELETE FROM blobs WHERE digest = $1 AND NOT EXISTS
+                (SELECT 1 FROM images WHERE head = $1 OR rootfs = $1)",
+        )
+        .bind(row.try_get::<String, _>(column)?)
+        .execute(&mut *db)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn config(db: &mut AnyConnection, values: &BTreeMap<String, Option<String>>) -> Result<()> {
+    for (name, value) in values {
+        let query = match value {
+            None => sqlx::query("DELETE FROM config WHERE name = $1").bind(name.clone()),
+            Some(value) => sqlx::query(
+                "INSERT INTO config (name, value) VALUES ($1, $2)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )
+            .bind(name.clone())
+            .bind(value.clone()),
+        };
+        query.execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+impl AliasChange {
+    async fn apply(&self, db: &mut AnyConnection) -> Result<()> {
+        match self {
+            Self::Create { name, target, description } => {
+                if exists(db, "SELECT 1 FROM aliases WHERE name = $1", name.as_str()).await? {
+                    return Err(Error::AliasExists(name.to_string()));
+                }
+                image_exists(db, target).await?;
+                point(db, name, target, description).await
+            }
+            Self::Update { name, target, description } => {
+                image_exists(db, target).await?;
+                let done = sqlx::query(
+                    "UPDATE aliases SET fingerprint = $1, description = $2 WHERE name = $3",
+                )
+                .bind(target.to_string())
+                .bind(description.clone())
+                .bind(name.to_string())
+                .execute(db)
+                .await?;
+                if done.rows_affected() == 0 { Err(ALIAS_NOT_FOUND) } else { Ok(()) }
+            }
+            Self::Rename { from, to } => {
+                if exists(db, "SELECT 1 FROM aliases WHERE name = $1", to.as_str()).await? {
+                    return Err(Error::AliasExists(to.to_string()));
+                }
+                let done = sqlx::query("UPDATE aliases SET name = $1 WHERE name = $2")
+                    .bind(to.to_string())
+                    .bind(from.to_string())
+                    .execute(db)
+                    .await?;
+                if done.rows_affected() == 0 { Err(ALIAS_NOT_FOUND) } else { Ok(()) }
+            }
+            Self::Delete { name } => {
+                let done = sqlx::query("DELETE FROM aliases WHERE name = $1")
+                    .bind(name.to_string())
+                    .execute(db)
+                    .await?;
+                if done.rows_affected() == 0 { Err(ALIAS_NOT_FOUND) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+async fn image_exists(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
+    let found =
+        exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &fingerprint.to_string()).await?;
+    if found { Ok(()) } else { Err(IMAGE_NOT_FOUND) }
+}
+
+async fn exists(db: &mut AnyConnection, statement: &'static str, key: &str) -> Result<bool> {
+    Ok(sqlx::query(statement).bind(key.to_owned()).fetch_optional(db).await?.is_some())
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Sizes fit: no file has more than 2^63 bytes.
+fn number(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,153 @@
+//! Reading the whole store, once, at start.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use lxd_proto::alias::{AliasEntry, AliasName};
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::Image;
+use serde::de::DeserializeOwned;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+
+use super::change::NewImage;
+
+/// A file of the store, as the database knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// SHA-256 of its bytes.
+    pub digest: Fingerprint,
+    /// Bytes.
+    pub size: u64,
+    /// What a file of its format is called, with the dot: `.tar.xz`.
+    pub extension: String,
+}
+
+/// Everything the database holds.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Images with their files; `aliases` and `reuse` are empty.
+    pub images: Vec<NewImage>,
+    /// Aliases.
+    pub aliases: Vec<AliasEntry>,
+    /// Configuration that differs from its defaults.
+    pub config: BTreeMap<String, String>,
+}
+
+pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::Error> {
+    let blobs: BTreeMap<String, BlobRow> = sqlx::query("SELECT digest, size, extension FROM blobs")
+        .fetch_all(&mut *db)
+        .await?
+        .iter()
+        .map(|row| blob(row).map(|blob| (blob.digest.to_string(), blob)))
+        .collect::<Result<_, _>>()?;
+    let images = sqlx::query(
+        "SELECT fingerprint, kind, architecture, filename, size, public, auto_update, cached,
+            created_at, expires_at, last_used_at, uploaded_at, properties, profiles, source,
+            verified, head, rootfs FROM images",
+    )
+    .fetch_all(&mut *db)
+    .await?
+    .iter()
+    .map(|row| image(row, &blobs))
+    .collect::<Result<Vec<_>, _>>()?;
+    let aliases = sqlx::query("SELECT name, fingerprint, description FROM aliases")
+        .fetch_all(&mut *db)
+        .await?
+        .iter()
+        .map(alias)
+        .collect::<Result<Vec<_>, _>>()?;
+    let config = sqlx::query("SELECT name, value FROM config")
+        .fetch_all(db)
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get("name")?, row.try_get("value")?)))
+        .collect::<Result<_, sqlx::Error>>()?;
+    Ok(Snapshot { images, aliases, config })
+}
+
+fn blob(row: &AnyRow) -> Result<BlobRow, sqlx::Error> {
+    Ok(BlobRow {
+        digest: parsed(row, "digest")?,
+        size: size(row, "size")?,
+        extension: row.try_get("extension")?,
+    })
+}
+
+fn image(row: &AnyRow, blobs: &BTreeMap<String, BlobRow>) -> Result<NewImage, sqlx::Error> {
+    let file = |column: &str| -> Result<Option<BlobRow>, sqlx::Error> {
+        let digest: String = row.try_get(column)?;
+        if digest.is_empty() {
+            return Ok(None);
+        }
+        match blobs.get(&digest) {
+            Some(blob) => Ok(Some(blob.clone())),
+            None => Err(broken(column, &format!("no blob {digest}"))),
+        }
+    };
+    let source: String = row.try_get("source")?;
+    let image = Image {
+        fingerprint: parsed(row, "fingerprint")?,
+        kind: parsed(row, "kind")?,
+        architecture: parsed(row, "architecture")?,
+        filename: row.try_get("filename")?,
+        size: size(row, "size")?,
+        public: flag(row, "public")?,
+        auto_update: flag(row, "auto_update")?,
+        cached: flag(row, "cached")?,
+        created_at: time(row, "created_at")?,
+        expires_at: time(row, "expires_at")?,
+        last_used_at: time(row, "last_used_at")?,
+        uploaded_at: time(row, "uploaded_at")?,
+        properties: json(row, "properties")?,
+        profiles: json(row, "profiles")?,
+        update_source: if source.is_empty() { None } else { Some(json(row, "source")?) },
+        verified: parsed(row, "verified")?,
+        aliases: Vec::new(),
+    };
+    let head = file("head")?.ok_or_else(|| broken("head", &"empty"))?;
+    Ok(NewImage { image, head, rootfs: file("rootfs")?, aliases: Vec::new(), reuse: false })
+}
+
+fn alias(row: &AnyRow) -> Result<AliasEntry, sqlx::Error> {
+    let name: AliasName = parsed(row, "name")?;
+    Ok(AliasEntry {
+        name: name.into(),
+        target: parsed(row, "fingerprint")?,
+        description: row.try_get("description")?,
+        // The catalog knows the image.
+        kind: lxd_proto::image::InstanceType::default(),
+    })
+}
+
+fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
+    Ok(row.try_get::<i64, _>(column)? != 0)
+}
+
+fn size(row: &AnyRow, column: &str) -> Result<u64, sqlx::Error> {
+    let size: i64 = row.try_get(column)?;
+    size.try_into().map_err(|error| broken(column, &error))
+}
+
+fn time(row: &AnyRow, column: &str) -> Result<Timestamp, sqlx::Error> {
+    Timestamp::from_microsecond(row.try_get(column)?).map_err(|error| broken(column, &error))
+}
+
+fn parsed<T>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|error| broken(column, &error))
+}
+
+fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|error| broken(column, &error))
+}
+
+fn broken(column: &str, reason: &dyn std::fmt::Display) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: reason.to_string().into() }
+}

@@ -1,0 +1,153 @@
+//! The state directory: where everything is, who holds it, and what it may not be.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// Files that only a real LXD keeps in its directory.
+const SIGNS_OF_LXD: [&str; 4] = ["database/local.db", "database/global", "lxd.db", "containers"];
+/// Signs of Incus.
+const SIGNS_OF_INCUS: [&str; 1] = ["incus.db"];
+
+/// Paths below the state directory.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    root: PathBuf,
+}
+
+/// Held as long as the daemon, or `fsck`, works on a directory.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+impl Directory {
+    /// The directory at `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("images.db")
+    }
+
+    /// Finished files of images, named by their SHA-256.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Files that are still arriving.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// What `fsck --repair` took out of the store.
+    pub fn lost(&self) -> PathBuf {
+        self.root.join("lost+found")
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("unix.socket")
+    }
+
+    /// The server's certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.root.join("server.crt")
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
+        self.root.join("server.key")
+    }
+
+    /// Creates what is missing, refuses what is not ours, and locks the directory.
+    pub fn hold(&self) -> anyhow::Result<Held> {
+        self.refuse_foreign()?;
+        // Clients reach the socket through the directory, so others may pass but not list it.
+        self.create(&self.root, 0o711).with_context(|| {
+            format!("cannot create {}; set LXD_DIR to a directory you may write", self.root.display())
+        })?;
+        for private in [self.blobs(), self.spool()] {
+            self.create(&private, 0o700)
+                .with_context(|| format!("cannot create {}", private.display()))?;
+        }
+        let path = self.root.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Held { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "{} is held by another lxd-imaged; stop it first, or choose another LXD_DIR",
+                self.root.display()
+            ),
+            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+
+    fn refuse_foreign(&self) -> anyhow::Result<()> {
+        let present = |signs: &[&str]| signs.iter().any(|sign| self.root.join(sign).exists());
+        for (owner, found) in [("LXD", present(&SIGNS_OF_LXD)), ("Incus", present(&SIGNS_OF_INCUS))] {
+            if found {
+                bail!(
+                    "{} belongs to {owner}; lxd-imaged keeps its own: set LXD_DIR to another directory",
+                    self.root.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, reason = "creating is something one asks of the directory")]
+    fn create(&self, path: &Path, mode: u32) -> io::Result<()> {
+        match DirBuilder::new().recursive(true).mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes what an earlier daemon left half received.
+    pub fn empty_spool(&self) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(self.spool())? {
+            fs::remove_file(entry?.path())?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder_and_is_not_lxds() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::new(temp.path().join("state"));
+        let held = directory.hold().unwrap();
+        let second = directory.hold().unwrap_err();
+        assert!(second.to_string().contains("held by another"), "{second}");
+        drop(held);
+        directory.hold().unwrap();
+
+        fs::create_dir(directory.root().join("database")).unwrap();
+        fs::write(directory.root().join("database/local.db"), b"").unwrap();
+        let foreign = directory.hold().unwrap_err();
+        assert!(foreign.to_string().contains("belongs to LXD"), "{foreign}");
+    }
+}

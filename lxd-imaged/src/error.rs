@@ -1,0 +1,128 @@
+//! The daemon's one error enum; `http::reply` maps it to the wire.
+
+use std::sync::Arc;
+
+use lxd_proto::config::ConfigError;
+use lxd_proto::filter::FilterError;
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::format::FormatError;
+
+/// What the daemon can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense; the text says why.
+    #[error("{0}")]
+    BadRequest(String),
+    /// A configuration value was refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A filter could not be read.
+    #[error("Invalid filter: {0}")]
+    Filter(#[from] FilterError),
+    /// The caller may not do this.
+    #[error("not authorized")]
+    Forbidden,
+    /// There is no such thing, or the caller may not know of it.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// More than one image begins with the given digits.
+    #[error("More than one image matches")]
+    Ambiguous,
+    /// The name is taken.
+    #[error("Alias \"{0}\" already exists")]
+    AliasExists(String),
+    /// The image is here already.
+    #[error("Image with same fingerprint already exists")]
+    ImageExists {
+        /// Which.
+        fingerprint: Fingerprint,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The upload is not what the client announced.
+    #[error("fingerprints don't match, got {got} expected {expected}")]
+    FingerprintMismatch {
+        /// Of the bytes that arrived.
+        got: Fingerprint,
+        /// Announced.
+        expected: Fingerprint,
+    },
+    /// The object changed since the client read it.
+    #[error("ETag doesn't match: {current} vs {given}")]
+    EtagMismatch {
+        /// Of the object now.
+        current: String,
+        /// In the request.
+        given: String,
+    },
+    /// A file of the image was refused.
+    #[error("{0}")]
+    Format(Arc<FormatError>),
+    /// The store is full.
+    #[error("no space left in the image store: {0}; free space or delete images, then try again")]
+    NoSpace(String),
+    /// The client went away or sent nothing for too long.
+    #[error("the upload broke off: {0}")]
+    Upload(String),
+    /// Cancelled on request.
+    #[error("the operation was cancelled")]
+    Cancelled,
+    /// A feature of a later version.
+    #[error("not yet: {0} comes with a later version of lxd-imaged")]
+    NotYet(&'static str),
+    /// The daemon is about to end.
+    #[error("LXD is shutting down")]
+    ShuttingDown,
+    /// Too much at once.
+    #[error("too many {0} at once, try again later")]
+    TooMany(&'static str),
+    /// The database failed.
+    #[error("the image database failed: {0}")]
+    Db(#[from] sqlx::Error),
+    /// A file of the store could not be read or written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, on what.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The request is an object, but asks for nothing known; LXD's text and status.
+    #[error("Invalid images JSON")]
+    InvalidImagesJson,
+    /// The operation is of another class.
+    #[error("Only websocket operations can be connected")]
+    NoWebsocket,
+    /// There are no events of this type.
+    #[error("\"{0}\" isn't a supported event type")]
+    EventType(String),
+    /// Something that cannot happen did; the text names it.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// The daemon's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// There is no image with this fingerprint, as far as the caller may know.
+pub const IMAGE_NOT_FOUND: Error = Error::NotFound("Image not found");
+/// There is no alias of this name, as far as the caller may know.
+pub const ALIAS_NOT_FOUND: Error = Error::NotFound("Image alias not found");
+
+impl From<FormatError> for Error {
+    fn from(error: FormatError) -> Self {
+        Self::Format(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// An I/O error while doing `what`; a full disk becomes [`Error::NoSpace`].
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let what = what.into();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace(what),
+            _ => Self::Io { what, source },
+        }
+    }
+}

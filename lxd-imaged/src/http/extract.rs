@@ -1,0 +1,116 @@
+//! What handlers read of a request: query, JSON body, entity tag, upload headers.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use http::{HeaderMap, Uri, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use lxd_proto::config::parse_bool;
+use lxd_proto::fingerprint::Prefix;
+use lxd_proto::image::Properties;
+use lxd_proto::routes::header as upload;
+use lxd_proto::routes::query;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, IMAGE_NOT_FOUND, Result};
+use crate::service::upload::Request;
+
+/// The largest JSON body, in bytes.
+pub(super) const JSON_LIMIT: usize = 1 << 20;
+
+/// Query of a request, decoded.
+#[derive(Debug)]
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    pub(super) fn of(uri: &'a Uri) -> Self {
+        let text = uri.query().unwrap_or_default();
+        Self(url::form_urlencoded::parse(text.as_bytes()).collect())
+    }
+
+    /// The first value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+    }
+
+    /// Whether objects are wanted instead of paths.
+    pub(super) fn recursion(&self) -> bool {
+        self.get(query::RECURSION).and_then(|text| text.parse::<i64>().ok()).is_some_and(|n| n != 0)
+    }
+}
+
+/// A JSON body of bounded size. Go clients send it with or without a content type.
+pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
+    let bytes = Limited::new(body, JSON_LIMIT).collect().await.map_err(|error| {
+        if error.downcast_ref::<LengthLimitError>().is_some() {
+            Error::BadRequest(format!("the request body has more than {JSON_LIMIT} bytes"))
+        } else {
+            Error::Upload(error.to_string())
+        }
+    })?;
+    parse(&bytes.to_bytes())
+}
+
+/// Reads JSON.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::BadRequest(format!("the request body is no valid JSON: {error}")))
+}
+
+/// The beginning of a fingerprint in a path; anything else names no image.
+pub(super) fn prefix(text: &str) -> Result<Prefix> {
+    text.parse().map_err(|_| IMAGE_NOT_FOUND)
+}
+
+/// `If-Match`.
+pub(super) fn etag(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
+}
+
+/// The value of an upload header under either of its names.
+fn upload_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    upload::PREFIXES
+        .iter()
+        .find_map(|prefix| headers.get(format!("{prefix}{name}")))
+        .and_then(|value| value.to_str().ok())
+}
+
+/// What the headers of an upload say about the image.
+pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
+    let flag = |name| upload_header(headers, name).and_then(parse_bool).unwrap_or_default();
+    let expected = match upload_header(headers, upload::FINGERPRINT) {
+        None | Some("") => None,
+        Some(text) => Some(text.parse().map_err(|error| Error::BadRequest(format!("{error}")))?),
+    };
+    let aliases = upload_header(headers, upload::ALIASES).unwrap_or_default();
+    let aliases = url::form_urlencoded::parse(aliases.as_bytes())
+        .filter(|(key, _)| key == "alias")
+        .map(|(_, name)| {
+            let name = name.into_owned();
+            name.try_into().map_err(|error| Error::BadRequest(format!("invalid alias: {error}")))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Request {
+        public: flag(upload::PUBLIC),
+        filename: upload_header(headers, upload::FILENAME).unwrap_or_default().to_owned(),
+        properties: properties(headers),
+        expected,
+        aliases,
+        reuse: flag(upload::ALIAS_REUSE),
+        verify: flag(upload::VERIFY),
+    })
+}
+
+/// `X-LXD-properties`, query-encoded and repeatable; the first value of a key wins.
+fn properties(headers: &HeaderMap) -> Properties {
+    let mut properties = BTreeMap::new();
+    for prefix in upload::PREFIXES {
+        for value in headers.get_all(format!("{prefix}{}", upload::PROPERTIES)) {
+            for (key, value) in url::form_urlencoded::parse(value.as_bytes()) {
+                properties.entry(key.into_owned()).or_insert_with(|| value.into_owned());
+            }
+        }
+    }
+    properties
+}

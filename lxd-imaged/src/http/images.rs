@@ -1,0 +1,307 @@
+//! `/1.0/images`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{OriginalUri, Path, State};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, header};
+use lxd_proto::filter::Filter;
+use lxd_proto::image::{ImagePatch, ImagePut, ImageSource, ImagesPost};
+use lxd_proto::operation::Operation;
+use lxd_proto::{envelope, routes};
+use multer::Multipart;
+
+use super::Daemon;
+use super::extract::{self, Query};
+use super::reply::{self, Reply};
+use crate::app::{App, Caller};
+use crate::catalog::Entry;
+use crate::error::{Error, Result};
+use crate::service::images::{self, Page};
+use crate::service::upload::{Request, Upload};
+
+/// Bytes of one piece of a long list.
+const LIST_CHUNK: usize = 128 << 10;
+
+/// The path of an image.
+pub(super) fn path(entry: &Entry) -> String {
+    routes::IMAGE.url(&[&entry.image.fingerprint.to_string()])
+}
+
+pub(super) async fn list(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    OriginalUri(uri): OriginalUri,
+) -> Reply {
+    let query = Query::of(&uri);
+    match page(&query) {
+        Err(error) => error.into(),
+        Ok(page) => {
+            let images = images::list(&app, &caller, &page);
+            if query.recursion() {
+                Reply::Raw(rendered(images))
+            } else {
+                Reply::json(&images.iter().map(|entry| path(entry)).collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+fn page(query: &Query<'_>) -> Result<Page> {
+    let filter = Filter::parse(query.get(routes::query::FILTER).unwrap_or_default())?;
+    let after = match query.get(routes::query::AFTER) {
+        None | Some("") => None,
+        Some(text) => Some(text.parse().map_err(|e| Error::BadRequest(format!("after: {e}")))?),
+    };
+    let limit = match query.get(routes::query::LIMIT) {
+        None | Some("") => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| Error::BadRequest(format!("limit: \"{text}\" is not a number")))?,
+        ),
+    };
+    Ok(Page { filter, after, limit })
+}
+
+/// A list of images from their rendered objects: nothing is serialised again.
+fn rendered(images: Vec<Arc<Entry>>) -> Response {
+    let commas = images.len().saturating_sub(1);
+    let length = images.iter().map(|entry| entry.json.len()).sum::<usize>()
+        + commas
+        + "[]".len()
+        + envelope::SYNC_HEAD.len()
+        + envelope::TAIL.len();
+    let mut images = images.into_iter();
+    let mut stage = Stage::Head;
+    let body = stream::iter(std::iter::from_fn(move || {
+        let mut chunk = String::with_capacity(LIST_CHUNK.min(length) + 4096);
+        if matches!(stage, Stage::Done) {
+            return None;
+        }
+        if matches!(stage, Stage::Head) {
+            chunk.push_str(envelope::SYNC_HEAD);
+            chunk.push('[');
+        }
+        while chunk.len() < LIST_CHUNK {
+            let Some(entry) = images.next() else {
+                chunk.push(']');
+                chunk.push_str(envelope::TAIL);
+                stage = Stage::Done;
+                return Some(Ok::<_, std::io::Error>(Bytes::from(chunk)));
+            };
+            if matches!(stage, Stage::Items) {
+                chunk.push(',');
+            }
+            stage = Stage::Items;
+            chunk.push_str(&entry.json);
+        }
+        Some(Ok(Bytes::from(chunk)))
+    }));
+    let mut response = Response::new(Body::from_stream(body));
+    reply::set(&mut response, header::CONTENT_TYPE, "application/json");
+    reply::set(&mut response, header::CONTENT_LENGTH, &length.to_string());
+    response
+}
+
+enum Stage {
+    Head,
+    Items,
+    Done,
+}
+
+pub(super) async fn get(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(fingerprint): Path<String>,
+) -> Reply {
+    let entry = extract::prefix(&fingerprint).and_then(|prefix| images::get(&app, &caller, &prefix));
+    match entry {
+        Ok(entry) => Reply::Tagged(entry.json.clone(), images::etag(&entry.image)),
+        Err(error) => error.into(),
+    }
+}
+
+pub(super) async fn put(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(fingerprint): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let done = async {
+        trusted(&caller)?;
+        let prefix = extract::prefix(&fingerprint)?;
+        let put: ImagePut = extract::json(body).await?;
+        images::put(&app, &caller, &prefix, extract::etag(&headers), put).await
+    };
+    done.await.into()
+}
+
+pub(super) async fn patch(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(fingerprint): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let done = async {
+        trusted(&caller)?;
+        let prefix = extract::prefix(&fingerprint)?;
+        let patch: ImagePatch = extract::json(body).await?;
+        images::patch(&app, &caller, &prefix, extract::etag(&headers), patch).await
+    };
+    done.await.into()
+}
+
+pub(super) async fn delete(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(fingerprint): Path<String>,
+) -> Reply {
+    let deleted = trusted(&caller)
+        .and_then(|()| extract::prefix(&fingerprint))
+        .and_then(|prefix| images::delete(&app, &caller, &prefix));
+    deleted.into()
+}
+
+fn trusted(caller: &Caller) -> Result<()> {
+    if caller.is_trusted() { Ok(()) } else { Err(Error::Forbidden) }
+}
+
+/// `POST /1.0/images`: JSON, a unified image or a split one; LXD decides by the content.
+pub(super) async fn create(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    let content_type = header_text(&headers, header::CONTENT_TYPE);
+    let boundary = multer::parse_boundary(content_type);
+    let result = match boundary {
+        Ok(boundary) => split(app, caller, &headers, body, boundary).await,
+        Err(_) => unified_or_json(app, caller, &headers, body, content_type).await,
+    };
+    result.into()
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+async fn unified_or_json(
+    app: Arc<App>,
+    caller: Caller,
+    headers: &HeaderMap,
+    body: Body,
+    content_type: &str,
+) -> Result<Operation> {
+    let mut body = body.into_data_stream();
+    let declared = content_type.starts_with("application/json");
+    let (start, ended) = beginning(&mut body, declared).await?;
+    if declared || (ended && looks_like_json(&start)) {
+        match extract::parse::<ImagesPost>(&start) {
+            Ok(post) => return from_elsewhere(post),
+            Err(error) if declared => return Err(error),
+            // Bytes that begin like JSON and are none: an image after all.
+            Err(_) => {}
+        }
+    }
+    let length = header_text(headers, header::CONTENT_LENGTH).parse().ok();
+    let mut upload = Upload::new(app, caller, extract::upload_request(headers)?);
+    let body = stream::iter([Ok(start.freeze())]).chain(bytes(body));
+    upload.unified(body, length).await?;
+    upload.into_operation()
+}
+
+/// As much of the body as is needed to tell JSON from an image, and whether that is all of it.
+async fn beginning(body: &mut BodyDataStream, declared: bool) -> Result<(BytesMut, bool)> {
+    let mut start = BytesMut::new();
+    while start.len() < extract::JSON_LIMIT {
+        match body.next().await {
+            None => return Ok((start, true)),
+            Some(Err(error)) => return Err(Error::Upload(error.to_string())),
+            Some(Ok(bytes)) => start.extend_from_slice(&bytes),
+        }
+        if !declared && !looks_like_json(&start) {
+            return Ok((start, false));
+        }
+    }
+    if declared {
+        return Err(Error::BadRequest(format!(
+            "the request body has more than {} bytes",
+            extract::JSON_LIMIT
+        )));
+    }
+    Ok((start, false))
+}
+
+/// Only an object is a request; a number or a string is the beginning of some file.
+fn looks_like_json(start: &[u8]) -> bool {
+    start.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{')
+}
+
+/// Images that come from another server, a URL or an instance.
+fn from_elsewhere(post: ImagesPost) -> Result<Operation> {
+    let Some(ImageSource { kind, mode, .. }) = post.source else {
+        return Err(Error::BadRequest("the request names no source".into()));
+    };
+    let what = match (mode.as_str(), kind.as_str()) {
+        ("push", _) => "receiving an image that another server pushes",
+        (_, "image") => "copying an image from another server",
+        (_, "url") => "importing an image from a URL",
+        (_, "instance" | "container" | "virtual-machine" | "snapshot") => "publishing an instance",
+        _ => return Err(Error::InvalidImagesJson),
+    };
+    Err(Error::NotYet(what))
+}
+
+fn bytes(body: BodyDataStream) -> impl Stream<Item = Result<Bytes>> + Unpin {
+    body.map(|item| item.map_err(|error| Error::Upload(error.to_string())))
+}
+
+/// A split image: part `metadata`, then `rootfs` or `rootfs.img`; further parts are ignored.
+async fn split(
+    app: Arc<App>,
+    caller: Caller,
+    headers: &HeaderMap,
+    body: Body,
+    boundary: String,
+) -> Result<Operation> {
+    let mut request: Request = extract::upload_request(headers)?;
+    // LXD records the name of the rootfs part, whatever the header says.
+    request.filename.clear();
+    let mut upload = Upload::new(app, caller, request);
+    let mut multipart = Multipart::new(body.into_data_stream(), boundary);
+    let mut index = 0;
+    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let filename = field.file_name().unwrap_or_default().to_owned();
+        let content = field.map(|item| item.map_err(broken));
+        match (index, name.as_str()) {
+            (0, "metadata") => upload.metadata(content).await?,
+            (1, "rootfs") => upload.rootfs(content, filename, false).await?,
+            (1, "rootfs.img") => upload.rootfs(content, filename, true).await?,
+            (0 | 1, _) => {
+                upload.refuse(Error::BadRequest("Invalid multipart image".into()));
+                upload.drain(content).await?;
+            }
+            (_, _) => upload.drain(content).await?,
+        }
+        index += 1;
+    }
+    if index < 2 {
+        upload.refuse(Error::BadRequest("Invalid multipart image".into()));
+    }
+    upload.into_operation()
+}
+
+fn broken(error: multer::Error) -> Error {
+    Error::Upload(error.to_string())
+}

@@ -1,0 +1,117 @@
+//! `/1.0/operations`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{OriginalUri, Path, State};
+use lxd_proto::event::action;
+use lxd_proto::operation::Operation;
+use lxd_proto::routes;
+
+use super::Daemon;
+use super::extract::Query;
+use super::reply::Reply;
+use crate::app::Caller;
+use crate::error::{Error, Result};
+use crate::ops;
+
+/// Paths or objects, by status.
+pub(super) async fn list(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    OriginalUri(uri): OriginalUri,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    let mut by_status: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
+    for operation in app.operations.all() {
+        by_status.entry(operation.status.name().to_ascii_lowercase()).or_default().push(operation);
+    }
+    if Query::of(&uri).recursion() {
+        return Reply::json(&by_status);
+    }
+    let paths: BTreeMap<_, Vec<String>> = by_status
+        .into_iter()
+        .map(|(status, operations)| (status, operations.iter().map(ops::path).collect()))
+        .collect();
+    Reply::json(&paths)
+}
+
+pub(super) async fn get(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    match app.operations.get(&id) {
+        Ok(operation) => Reply::json(&operation),
+        Err(error) => error.into(),
+    }
+}
+
+/// Answers 200 also when the time is over: the object tells how the operation stands.
+pub(super) async fn wait(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    OriginalUri(uri): OriginalUri,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    let waited = async {
+        let timeout = timeout(&Query::of(&uri))?;
+        app.operations.wait(&id, timeout).await
+    };
+    match waited.await {
+        Ok(operation) => Reply::json(&operation),
+        Err(error) => error.into(),
+    }
+}
+
+/// Seconds; missing or negative means for ever.
+fn timeout(query: &Query<'_>) -> Result<Option<Duration>> {
+    match query.get(routes::query::TIMEOUT) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse::<i64>() {
+            Ok(seconds) => Ok(seconds.try_into().ok().map(Duration::from_secs)),
+            Err(_) => Err(Error::BadRequest(format!("timeout: \"{text}\" is not a number"))),
+        },
+    }
+}
+
+pub(super) async fn cancel(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    let cancelled = app.operations.cancel(&id);
+    if cancelled.is_ok() {
+        let source = routes::OPERATION.url(&[&id]);
+        let requestor = Some(&caller.requestor);
+        app.events.lifecycle(action::OPERATION_CANCELLED, source, &[], requestor);
+    }
+    cancelled.into()
+}
+
+/// No operation of this version has a websocket.
+pub(super) async fn websocket(
+    State(app): Daemon,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Reply {
+    if !caller.is_trusted() {
+        return Error::Forbidden.into();
+    }
+    match app.operations.get(&id) {
+        Ok(_) => Error::NoWebsocket.into(),
+        Err(error) => error.into(),
+    }
+}

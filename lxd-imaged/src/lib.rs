@@ -1,0 +1,20 @@
+//! The image daemon: stores, checks and serves LXD images.
+//!
+//! `listen` accepts connections, `http` parses and replies, `service` does the work over `db`
+//! (what is recorded), `store` (bytes) and `ops` (operations and events). ARCHITECTURE.md tells
+//! the whole story.
+
+pub mod app;
+pub mod catalog;
+pub mod certificate;
+pub mod db;
+pub mod directory;
+pub mod error;
+pub mod fsck;
+pub mod http;
+pub mod listen;
+pub mod ops;
+pub mod serve;
+pub mod service;
+pub mod store;
+pub mod sweep;

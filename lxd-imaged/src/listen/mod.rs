@@ -1,0 +1,4 @@
+//! Listeners: accept connections, tell who is there, hand them to the router.
+
+mod connection;
+pub mod unix;

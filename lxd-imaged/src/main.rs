@@ -1,0 +1,217 @@
+//! `lxd-imaged`: the command line of the daemon.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use lxd_imaged::directory::Directory;
+use lxd_imaged::fsck;
+use lxd_imaged::serve::{self, Options};
+use lxd_proto::routes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tracing_subscriber::EnvFilter;
+
+/// Where everything is kept unless `LXD_DIR` says otherwise.
+const DEFAULT_DIRECTORY: &str = "/var/lib/lxd-imaged";
+
+/// Stores, checks and serves LXD images.
+///
+/// Without a subcommand it serves in the foreground, on DIRECTORY/unix.socket. Clients find it
+/// through the same LXD_DIR: lxc, lxd-cli, pylxd.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Examples:\n  lxd-imaged --group lxd\n  LXD_DIR=$HOME/images lxd-imaged\n  lxd-imaged waitready --timeout 30\n  lxd-imaged fsck --repair")]
+struct Cli {
+    /// State directory
+    #[arg(long, env = "LXD_DIR", default_value = DEFAULT_DIRECTORY, global = true, value_name = "DIRECTORY")]
+    directory: PathBuf,
+    /// Group whose members may use the socket, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// How log lines look, on stderr; LXD_IMAGED_LOG sets what is logged (error, warn, info, debug)
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Wait until the daemon of this directory answers
+    Waitready {
+        /// Seconds to wait; 0 for ever
+        #[arg(long, short, default_value_t = 0)]
+        timeout: u64,
+    },
+    /// End the daemon of this directory and wait until it is gone
+    Shutdown {
+        /// Seconds to wait; 0 for ever
+        #[arg(long, short, default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Check a stopped store: every file is there and has the bytes it should have
+    Fsck {
+        /// Remove what no image uses; move what is broken to lost+found
+        #[arg(long)]
+        repair: bool,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+        format: ReportFormat,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log_format);
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Logging may be off; the reason for ending must show all the same.
+            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_env("LXD_IMAGED_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let directory = Directory::new(cli.directory);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            None => {
+                let group = cli.group;
+                serve::serve(Options { directory, group }).await.map(|()| ExitCode::SUCCESS)
+            }
+            Some(Command::Waitready { timeout }) => {
+                wait_ready(&directory.socket(), timeout).await.map(|()| ExitCode::SUCCESS)
+            }
+            Some(Command::Shutdown { timeout }) => {
+                shutdown(&directory, timeout).await.map(|()| ExitCode::SUCCESS)
+            }
+            Some(Command::Fsck { repair, format }) => {
+                let report = fsck::run(&directory, repair).await?;
+                print(&report, format)?;
+                Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
+    });
+    // Reads that a gone client has left behind must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn print(report: &fsck::Report, format: ReportFormat) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if format == ReportFormat::Json {
+        serde_json::to_writer(&mut out, report)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    for finding in &report.findings {
+        let fault = format!("{:?}", finding.fault).to_lowercase();
+        let done = if finding.repaired { "repaired" } else { "found" };
+        writeln!(out, "{done}: {fault}: {}: {}", finding.subject, finding.detail)?;
+    }
+    let verdict = match (report.findings.len(), report.is_clean()) {
+        (0, _) => "the store is sound",
+        (_, true) => "everything was repaired",
+        (_, false) => "run it again with --repair to mend this",
+    };
+    writeln!(
+        out,
+        "{} images, {} files, {} bytes read, {} problems: {verdict}",
+        report.images,
+        report.blobs,
+        report.bytes,
+        report.findings.len()
+    )?;
+    Ok(())
+}
+
+/// Asks until the daemon answers.
+async fn wait_ready(socket: &Path, timeout: u64) -> anyhow::Result<()> {
+    let ready = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            pause.tick().await;
+            if let Ok(200) = request(socket, "GET", routes::READY.template()).await {
+                return;
+            }
+        }
+    };
+    if within(timeout, ready).await.is_none() {
+        bail!("no answer on {} within {timeout} s", socket.display());
+    }
+    Ok(())
+}
+
+async fn shutdown(directory: &Directory, timeout: u64) -> anyhow::Result<()> {
+    let socket = directory.socket();
+    let status = request(&socket, "POST", routes::SHUTDOWN.template())
+        .await
+        .with_context(|| format!("no daemon answers on {}", socket.display()))?;
+    if status != 200 {
+        bail!("the daemon on {} refused to end (status {status})", socket.display());
+    }
+    let gone = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        // The lock is the last thing a daemon lets go.
+        while directory.hold().is_err() {
+            pause.tick().await;
+        }
+    };
+    if within(timeout, gone).await.is_none() {
+        bail!("the daemon still holds {} after {timeout} s", directory.root().display());
+    }
+    Ok(())
+}
+
+async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T> {
+    match seconds {
+        0 => Some(work.await),
+        seconds => tokio::time::timeout(Duration::from_secs(seconds), work).await.ok(),
+    }
+}
+
+/// Sends a request without a body; returns the status of the answer.
+async fn request(socket: &Path, method: &str, path: &str) -> anyhow::Result<u16> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: lxd-imaged\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(64 << 10).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.context("the answer is no HTTP")
+}

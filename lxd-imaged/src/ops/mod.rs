@@ -1,0 +1,325 @@
+//! Operations: work that outlives its request, with progress, cancellation and an end that
+//! everyone hears of.
+
+pub mod events;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lxd_proto::operation::{KEPT_SECONDS, Operation, OperationClass};
+use lxd_proto::routes;
+use lxd_proto::status::OperationStatus;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use events::Events;
+
+/// Operations that may be known at once, finished ones of the last seconds included.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// No operation has this id (any more).
+const OPERATION_NOT_FOUND: Error = Error::NotFound("Operation not found");
+
+/// Result metadata of an operation.
+pub type Metadata = Map<String, Value>;
+
+/// What an operation shows from its start.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// What is being done, for people.
+    pub description: &'static str,
+    /// Paths of what it works on, by kind.
+    pub resources: Option<BTreeMap<String, Vec<String>>>,
+    /// Whether it can be cancelled.
+    pub may_cancel: bool,
+}
+
+/// Why an operation failed, with what it can say all the same.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: Error,
+    /// Metadata of the failed operation.
+    pub metadata: Option<Metadata>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let metadata = match &error {
+            Error::ImageExists { fingerprint, size } => Some(image_metadata(fingerprint, *size)),
+            _ => None,
+        };
+        Self { error, metadata }
+    }
+}
+
+/// What a finished upload or pull reports: the size is a string, as in LXD.
+pub fn image_metadata(fingerprint: &impl ToString, size: u64) -> Metadata {
+    Metadata::from_iter([
+        ("fingerprint".to_owned(), Value::from(fingerprint.to_string())),
+        ("size".to_owned(), Value::from(size.to_string())),
+    ])
+}
+
+struct Entry {
+    state: watch::Sender<Operation>,
+    cancel: CancellationToken,
+}
+
+/// Every operation of the daemon.
+pub struct Operations {
+    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    events: Arc<Events>,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Operations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operations").field("known", &self.entries.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// What a running operation works with.
+pub struct Context {
+    operations: Arc<Operations>,
+    entry: Arc<Entry>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Resolves when someone asked the operation to stop.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.entry.cancel.clone()
+    }
+
+    /// Shows progress under `key`, which must end in `_progress`; LXD's client needs a string.
+    pub fn progress(&self, key: &str, text: String) {
+        self.operations.update(&self.entry, |operation| {
+            operation.metadata.get_or_insert_default().insert(key.to_owned(), text.into());
+        });
+    }
+}
+
+impl Operations {
+    /// None yet.
+    pub fn new(events: Arc<Events>) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), events, tasks: TaskTracker::new() })
+    }
+
+    /// Starts `work` and returns the operation as its reply shows it: running.
+    pub fn spawn<F, W>(self: &Arc<Self>, about: About, work: W) -> Result<Operation>
+    where
+        F: Future<Output = Result<Option<Metadata>, Failure>> + Send + 'static,
+        W: FnOnce(Context) -> F,
+    {
+        let now = Timestamp::now();
+        let operation = Operation {
+            id: Uuid::new_v4().to_string(),
+            class: OperationClass::Task,
+            description: about.description.to_owned(),
+            created_at: now,
+            updated_at: now,
+            status: OperationStatus::Pending,
+            status_code: OperationStatus::Pending.code(),
+            resources: about.resources,
+            metadata: None,
+            may_cancel: about.may_cancel,
+            err: String::new(),
+            location: "none".into(),
+        };
+        let id = operation.id.clone();
+        let entry = Arc::new(Entry {
+            state: watch::Sender::new(operation.clone()),
+            cancel: CancellationToken::new(),
+        });
+        {
+            let mut entries = self.entries.lock();
+            if entries.len() >= MAX_OPERATIONS {
+                return Err(Error::TooMany("operations"));
+            }
+            entries.insert(id.clone(), entry.clone());
+        }
+        self.events.operation(&operation);
+        self.set_status(&entry, OperationStatus::Running);
+        let running = entry.state.borrow().clone();
+        let work = work(Context { operations: self.clone(), entry: entry.clone() });
+        let operations = self.clone();
+        self.tasks.spawn(async move {
+            let outcome = work.await;
+            operations.finish(&entry, outcome);
+            let forget = operations.clone();
+            // Not tracked: waiting for the end of work must not wait for this.
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(KEPT_SECONDS)).await;
+                forget.entries.lock().remove(&id);
+            });
+        });
+        Ok(running)
+    }
+
+    fn finish(&self, entry: &Entry, outcome: Result<Option<Metadata>, Failure>) {
+        self.update(entry, |operation| {
+            let status = match outcome {
+                Ok(metadata) => {
+                    operation.metadata = metadata;
+                    OperationStatus::Success
+                }
+                Err(Failure { error, metadata }) => {
+                    operation.metadata = metadata;
+                    operation.err = error.to_string();
+                    match error {
+                        Error::Cancelled => OperationStatus::Cancelled,
+                        _ => OperationStatus::Failure,
+                    }
+                }
+            };
+            operation.may_cancel = false;
+            operation.status = status;
+            operation.status_code = status.code();
+        });
+    }
+
+    fn set_status(&self, entry: &Entry, status: OperationStatus) {
+        self.update(entry, |operation| {
+            operation.status = status;
+            operation.status_code = status.code();
+        });
+    }
+
+    /// The one place an operation changes: watchers and listeners hear of it in order, because
+    /// the event is queued while the value is locked.
+    fn update(&self, entry: &Entry, change: impl FnOnce(&mut Operation)) {
+        entry.state.send_modify(|operation| {
+            if operation.status.is_final() {
+                return;
+            }
+            change(operation);
+            operation.updated_at = Timestamp::now();
+            self.events.operation(operation);
+        });
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>> {
+        self.entries.lock().get(id).cloned().ok_or(OPERATION_NOT_FOUND)
+    }
+
+    /// The operation with this id.
+    pub fn get(&self, id: &str) -> Result<Operation> {
+        Ok(self.entry(id)?.state.borrow().clone())
+    }
+
+    /// All operations, oldest first.
+    pub fn all(&self) -> Vec<Operation> {
+        let mut all: Vec<Operation> =
+            self.entries.lock().values().map(|entry| entry.state.borrow().clone()).collect();
+        all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        all
+    }
+
+    /// Waits until the operation has ended, or `timeout` has passed; returns how it stands.
+    pub async fn wait(&self, id: &str, timeout: Option<Duration>) -> Result<Operation> {
+        let mut state = self.entry(id)?.state.subscribe();
+        let end = state.wait_for(|operation| operation.status.is_final());
+        match timeout {
+            None => drop(end.await),
+            Some(timeout) => drop(tokio::time::timeout(timeout, end).await),
+        }
+        let operation = state.borrow().clone();
+        Ok(operation)
+    }
+
+    /// Asks the operation to stop.
+    pub fn cancel(&self, id: &str) -> Result<()> {
+        let entry = self.entry(id)?;
+        let (status, may_cancel) = {
+            let operation = entry.state.borrow();
+            (operation.status, operation.may_cancel)
+        };
+        if status != OperationStatus::Running {
+            return Err(Error::BadRequest("Only running operations can be cancelled".into()));
+        }
+        if !may_cancel {
+            return Err(Error::BadRequest("This operation can't be cancelled".into()));
+        }
+        self.set_status(&entry, OperationStatus::Cancelling);
+        entry.cancel.cancel();
+        Ok(())
+    }
+
+    /// Waits until all work has ended, at most `grace`; what is left then is cancelled.
+    pub async fn drain(&self, grace: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            let entries: Vec<_> = self.entries.lock().values().cloned().collect();
+            tracing::warn!(operations = entries.len(), "cancelling what still runs");
+            for entry in entries {
+                entry.cancel.cancel();
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        }
+    }
+}
+
+/// The path of an operation.
+pub fn path(operation: &Operation) -> String {
+    routes::OPERATION.url(&[&operation.id])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_operation_tells_its_end_once_and_in_order() {
+        let events = Events::new();
+        let mut listener = events.listen(&[lxd_proto::event::EventType::Operation]);
+        let operations = Operations::new(events);
+        let about = About { description: "Deleting image", ..About::default() };
+        let started = operations
+            .spawn(about, async |context: Context| {
+                context.progress("download_progress", "1%".into());
+                Ok(Some(image_metadata(&"ab", 7)))
+            })
+            .unwrap();
+        assert_eq!(started.status, OperationStatus::Running);
+        let done = operations.wait(&started.id, None).await.unwrap();
+        assert_eq!(done.status, OperationStatus::Success);
+        assert_eq!(done.metadata.unwrap()["size"], "7");
+        let mut seen = Vec::new();
+        while seen.last() != Some(&200) {
+            let event: Value = serde_json::from_str(&listener.next().await.unwrap()).unwrap();
+            seen.push(event["metadata"]["status_code"].as_u64().unwrap());
+        }
+        assert_eq!(seen, [105, 103, 103, 200]);
+        let refused = operations.cancel(&started.id).unwrap_err();
+        assert_eq!(refused.to_string(), "Only running operations can be cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_operation_says_so() {
+        let operations = Operations::new(Events::new());
+        let about = About { may_cancel: true, ..About::default() };
+        let started = operations
+            .spawn(about, async |context: Context| {
+                context.cancelled().cancelled().await;
+                Err(Error::Cancelled.into())
+            })
+            .unwrap();
+        operations.cancel(&started.id).unwrap();
+        let done = operations.wait(&started.id, None).await.unwrap();
+        assert_eq!(done.status, OperationStatus::Cancelled);
+    }
+}

@@ -1,0 +1,270 @@
+//! Blobs: finished files, each under the SHA-256 of its bytes.
+//!
+//! They live behind `object_store`, here a local directory. A blob that someone is about to
+//! record is held, so that it cannot be removed as garbage in between.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use lxd_proto::fingerprint::Fingerprint;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+
+use super::buffers::{Buffers, Transfer};
+use super::spool::Spooled;
+use crate::error::{Error, Result};
+
+/// All finished files.
+#[derive(Debug)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    /// Where the store is on this machine: files move in by renaming.
+    root: PathBuf,
+    holds: Mutex<HashMap<Fingerprint, usize>>,
+    buffers: Arc<Buffers>,
+}
+
+/// Keeps a blob from being removed until it is recorded, or given up.
+#[derive(Debug)]
+pub struct Hold {
+    blobs: Arc<Blobs>,
+    digest: Fingerprint,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.blobs.holds.lock();
+        if let Some(count) = holds.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(&self.digest);
+            }
+        }
+    }
+}
+
+/// A blob that is open for reading.
+#[derive(Debug, Clone)]
+pub struct OpenBlob {
+    file: Arc<File>,
+    /// Bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub modified: SystemTime,
+}
+
+impl Blobs {
+    /// The blobs in the directory `root`.
+    pub fn open(root: PathBuf) -> Result<Arc<Self>> {
+        let store = LocalFileSystem::new_with_prefix(&root).map_err(|error| storage(&root, error))?;
+        Ok(Arc::new(Self {
+            store: Arc::new(store),
+            root,
+            holds: Mutex::default(),
+            buffers: Buffers::new(),
+        }))
+    }
+
+    /// Moves a flushed spool file into place. The move itself is durable only after
+    /// [`Blobs::flush`].
+    pub async fn place(self: &Arc<Self>, mut spooled: Spooled) -> Result<Hold> {
+        let blobs = self.clone();
+        let moved = tokio::task::spawn_blocking(move || {
+            let hold = blobs.hold(spooled.digest);
+            let path = blobs.path(&spooled.digest);
+            fs::rename(spooled.path.path(), &path)
+                .map_err(|error| Error::io(format!("cannot move a file to {}", path.display()), error))?;
+            spooled.path.moved();
+            Ok(hold)
+        });
+        moved.await.map_err(|error| Error::Internal(error.to_string()))?
+    }
+
+    /// Makes all moves so far durable.
+    pub async fn flush(&self) -> Result<()> {
+        let root = self.root.clone();
+        let flushed = tokio::task::spawn_blocking(move || File::open(root)?.sync_all());
+        flushed
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(|error| Error::io("cannot flush the blob directory", error))
+    }
+
+    fn hold(self: &Arc<Self>, digest: Fingerprint) -> Hold {
+        *self.holds.lock().entry(digest).or_default() += 1;
+        Hold { blobs: self.clone(), digest }
+    }
+
+    /// Removes a blob unless it is held or `used` says that it is needed.
+    pub async fn remove_unless(
+        self: &Arc<Self>,
+        digest: Fingerprint,
+        used: impl Fn(&Fingerprint) -> bool + Send + 'static,
+    ) -> Result<()> {
+        let blobs = self.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            // Held over the removal: nobody can take a hold and move a file in meanwhile.
+            let holds = blobs.holds.lock();
+            if holds.contains_key(&digest) || used(&digest) {
+                return Ok(());
+            }
+            match fs::remove_file(blobs.path(&digest)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        });
+        removed
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(|error| Error::io(format!("cannot remove the blob {digest}"), error))
+    }
+
+    /// The digests of all blobs, and the names of files that are none.
+    pub async fn list(&self) -> Result<(Vec<Fingerprint>, Vec<String>)> {
+        let mut digests = Vec::new();
+        let mut strangers = Vec::new();
+        let mut objects = self.store.list(None);
+        while let Some(object) = objects.next().await {
+            let object = object.map_err(|error| storage(&self.root, error))?;
+            let name = object.location.to_string();
+            match name.parse() {
+                Ok(digest) => digests.push(digest),
+                Err(_) => strangers.push(name),
+            }
+        }
+        Ok((digests, strangers))
+    }
+
+    /// Opens a blob; `None` if it is not there.
+    pub async fn get(&self, digest: &Fingerprint) -> Result<Option<OpenBlob>> {
+        let got = match self.store.get(&Key::from(digest.to_string())).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            other => other.map_err(|error| storage(&self.root, error))?,
+        };
+        let (size, modified) = (got.meta.size, got.meta.last_modified.into());
+        match got.payload {
+            GetResultPayload::File(file, _) => {
+                Ok(Some(OpenBlob { file: Arc::new(file), size, modified }))
+            }
+            _ => Err(Error::Internal("the blob store is not a directory".into())),
+        }
+    }
+
+    /// Where a blob is on this machine.
+    pub fn path(&self, digest: &Fingerprint) -> PathBuf {
+        self.root.join(digest.to_string())
+    }
+
+    /// The bytes of several ranges, one after the other, read ahead by one chunk.
+    pub fn read(&self, segments: Vec<Segment>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let transfer = Arc::new(self.buffers.transfer());
+        let reader = Reader { segments: segments.into(), transfer };
+        let first = reader.start();
+        futures_util::stream::unfold(Some(first), async |next| {
+            let (result, reader) = match next?.await {
+                Ok(read) => read,
+                Err(error) => return Some((Err(io::Error::other(error)), None)),
+            };
+            match result {
+                Ok(None) => None,
+                // The next chunk is read while this one is sent.
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader.start()))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+}
+
+/// A piece of a body.
+#[derive(Debug, Clone)]
+pub enum Segment {
+    /// Bytes at hand.
+    Inline(Bytes),
+    /// A range of a blob.
+    Blob(OpenBlob, Range<u64>),
+}
+
+impl Segment {
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Blob(_, range) => range.end - range.start,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part `[from, to)` of the segment.
+    pub fn slice(&self, from: u64, to: u64) -> Self {
+        match self {
+            Self::Inline(bytes) => {
+                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+                Self::Inline(bytes.slice(at(from)..at(to)))
+            }
+            Self::Blob(blob, range) => {
+                Self::Blob(blob.clone(), range.start + from..range.start + to)
+            }
+        }
+    }
+}
+
+struct Reader {
+    segments: std::collections::VecDeque<Segment>,
+    transfer: Arc<Transfer>,
+}
+
+type Read = tokio::task::JoinHandle<(io::Result<Option<Bytes>>, Reader)>;
+
+impl Reader {
+    fn start(mut self) -> Read {
+        tokio::task::spawn_blocking(move || {
+            let result = self.read();
+            (result, self)
+        })
+    }
+
+    fn read(&mut self) -> io::Result<Option<Bytes>> {
+        while let Some(segment) = self.segments.pop_front() {
+            let (blob, range) = match segment {
+                Segment::Inline(bytes) if bytes.is_empty() => continue,
+                Segment::Inline(bytes) => return Ok(Some(bytes)),
+                Segment::Blob(_, range) if range.is_empty() => continue,
+                Segment::Blob(blob, range) => (blob, range),
+            };
+            let mut buffer = self.transfer.buffer();
+            let size = self.transfer.chunk_size() as u64;
+            let length = (range.end - range.start).min(size);
+            // A reused buffer has its length already: nothing is zeroed.
+            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+            blob.file.read_exact_at(&mut buffer, range.start)?;
+            self.segments.push_front(Segment::Blob(blob, range.start + length..range.end));
+            return Ok(Some(self.transfer.share(buffer)));
+        }
+        Ok(None)
+    }
+}
+
+impl OpenBlob {
+    /// The file itself.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+}
+
+fn storage(root: &Path, error: object_store::Error) -> Error {
+    Error::io(format!("the blob store {} failed", root.display()), io::Error::other(error))
+}

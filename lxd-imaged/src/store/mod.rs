@@ -1,0 +1,9 @@
+//! Bytes: files of images on their way in, in place, and on their way out.
+//!
+//! Knows blobs by their SHA-256 and nothing of images, aliases or the database.
+
+pub mod blobs;
+pub mod buffers;
+pub mod checks;
+pub mod spool;
+mod writeback;

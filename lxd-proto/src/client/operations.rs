@@ -1,0 +1,68 @@
+//! Operations: look, wait, cancel.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::time::timeout;
+
+use crate::client::LxdClient;
+use crate::client::transport::{IDLE, Request};
+use crate::operation::Operation;
+use crate::remote::{Error, Result};
+use crate::routes::{self, query};
+use crate::status::OperationStatus;
+
+impl LxdClient {
+    /// All operations of the server, grouped by status in the order of the statuses' names.
+    pub async fn list_operations(&self) -> Result<Vec<Operation>> {
+        let request = Request::get(routes::OPERATIONS.url(&[])).query(query::RECURSION, "1");
+        let by_status: Option<BTreeMap<String, Vec<Operation>>> =
+            self.transport.ask(request).await?.parse()?;
+        Ok(by_status.unwrap_or_default().into_values().flatten().collect())
+    }
+
+    /// The operation with this id.
+    pub async fn get_operation(&self, id: &str) -> Result<Operation> {
+        self.transport.ask(Request::get(routes::OPERATION.url(&[id]))).await?.parse()
+    }
+
+    /// Asks an operation to stop.
+    pub async fn cancel_operation(&self, id: &str) -> Result<()> {
+        self.transport.ask(Request::new(Method::DELETE, routes::OPERATION.url(&[id]))).await?;
+        Ok(())
+    }
+
+    /// Waits at most `seconds` and returns the operation as it then stands, final or not.
+    /// Failure of the operation is not an error here.
+    pub async fn wait_operation(&self, id: &str, seconds: u64) -> Result<Operation> {
+        let request = Request::get(routes::OPERATION_WAIT.url(&[id]))
+            .query(query::TIMEOUT, seconds.to_string());
+        let patience = IDLE + Duration::from_secs(seconds);
+        match timeout(patience, self.transport.ask(request)).await {
+            Ok(reply) => reply?.parse(),
+            Err(_) => Err(self.transport.silent()),
+        }
+    }
+
+    /// Waits for the end of an operation; `seen` is told every second how it stands.
+    ///
+    /// # Errors
+    /// [`Error::Operation`] when it did not succeed.
+    pub async fn finish(
+        &self,
+        operation: Operation,
+        mut seen: impl FnMut(&Operation) + Send,
+    ) -> Result<Operation> {
+        let mut operation = operation;
+        while !operation.status.is_final() {
+            seen(&operation);
+            operation = self.wait_operation(&operation.id, 1).await?;
+        }
+        if operation.status == OperationStatus::Success {
+            Ok(operation)
+        } else {
+            Err(Error::Operation(Box::new(operation)))
+        }
+    }
+}

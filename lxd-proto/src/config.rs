@@ -1,0 +1,351 @@
+//! Server configuration keys: their types, defaults and what they accept.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// Write-only text, read back as "set".
+    Secret,
+    /// `true` or `false`; also `1`, `yes`, `on` and their opposites.
+    Bool,
+    /// A whole number.
+    Integer,
+    /// `HOST[:PORT]`, `:PORT`, `[V6]:PORT`, or empty.
+    Address,
+    /// A compression algorithm with an optional level.
+    Compression,
+    /// An architecture name.
+    Architecture,
+    /// Numbers with units `M`, `H`, `d`, `w`, `m`, `y`, separated by spaces.
+    Expiry,
+}
+
+/// One configuration key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Its value when unset.
+    pub default: &'static str,
+    /// What it does, for people.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default, help }
+}
+
+/// Prefix of free keys, stored as they are.
+pub const USER_PREFIX: &str = "user.";
+/// Address of the network listener.
+pub const HTTPS_ADDRESS: &str = "core.https_address";
+/// Hours between two updates of an image; 0 for never.
+pub const AUTO_UPDATE_INTERVAL: &str = "images.auto_update_interval";
+/// Days after which an unused cached image goes; 0 for never.
+pub const REMOTE_CACHE_EXPIRY: &str = "images.remote_cache_expiry";
+
+/// Every key except the free ones.
+pub const KEYS: &[Key] = &[
+    key("core.debug_address", Kind::Address, "", "address of the debug listener"),
+    key(HTTPS_ADDRESS, Kind::Address, "", "address of the network listener"),
+    key("core.https_allowed_credentials", Kind::Bool, "false", "CORS: allow credentials"),
+    key("core.https_allowed_headers", Kind::Text, "", "CORS: allowed headers"),
+    key("core.https_allowed_methods", Kind::Text, "", "CORS: allowed methods"),
+    key("core.https_allowed_origin", Kind::Text, "", "CORS: allowed origin"),
+    key("core.https_trusted_proxy", Kind::Text, "", "proxies whose forwarded address is believed"),
+    key("core.metrics_address", Kind::Address, "", "address of the metrics listener"),
+    key("core.proxy_http", Kind::Text, "", "proxy for http"),
+    key("core.proxy_https", Kind::Text, "", "proxy for https"),
+    key("core.proxy_ignore_hosts", Kind::Text, "", "hosts reached without the proxy"),
+    key("core.remote_token_expiry", Kind::Expiry, "", "how long a join token is good for"),
+    key("core.shutdown_timeout", Kind::Integer, "5", "minutes to wait for operations at shutdown"),
+    key("core.trust_ca_certificates", Kind::Bool, "false", "trust clients signed by the CA"),
+    key("core.trust_password", Kind::Secret, "", "password for new clients"),
+    key("images.auto_update_cached", Kind::Bool, "true", "keep cached images current"),
+    key(AUTO_UPDATE_INTERVAL, Kind::Integer, "6", "hours between two updates, 0 for never"),
+    key("images.compression_algorithm", Kind::Compression, "gzip", "how published images are compressed"),
+    key("images.default_architecture", Kind::Architecture, "", "architecture of instances without one"),
+    key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
+];
+
+/// Why a value was refused. The texts are LXD's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// One key.
+    #[error("cannot set '{key}' to '{value}': {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What it should become.
+        value: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The value is no string.
+    #[error("cannot set '{key}': invalid type {json}")]
+    Type {
+        /// The key.
+        key: String,
+        /// What it was.
+        json: &'static str,
+    },
+    /// More than one key.
+    #[error("{first} (and {more} more errors)")]
+    Several {
+        /// The first.
+        first: Box<ConfigError>,
+        /// How many others.
+        more: usize,
+    },
+}
+
+/// The key with this name, if it is not a free one.
+pub fn lookup(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// What a request wants of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// This value; the default unsets it.
+    Set(String),
+    /// The secret stays as it is.
+    Unchanged,
+    /// Back to the default.
+    Unset,
+}
+
+/// Checks the values of a `PUT` or `PATCH /1.0`; all errors are counted, the first is told.
+pub fn parse(values: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Wanted>, ConfigError> {
+    let mut wanted = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (name, value) in values {
+        match parse_one(name, value) {
+            Ok(want) => drop(wanted.insert(name.clone(), want)),
+            Err(error) => errors.push(error),
+        }
+    }
+    let more = errors.len().saturating_sub(1);
+    match errors.into_iter().next() {
+        None => Ok(wanted),
+        Some(only) if more == 0 => Err(only),
+        Some(first) => Err(ConfigError::Several { first: Box::new(first), more }),
+    }
+}
+
+fn parse_one(name: &str, value: &Value) -> Result<Wanted, ConfigError> {
+    let text = match value {
+        Value::Null => return Ok(Wanted::Unset),
+        Value::String(text) => text.as_str(),
+        Value::Bool(true) if is_secret(name) => return Ok(Wanted::Unchanged),
+        Value::Bool(_) => return Err(wrong_type(name, "bool")),
+        Value::Number(_) => return Err(wrong_type(name, "float64")),
+        Value::Array(_) => return Err(wrong_type(name, "[]interface {}")),
+        Value::Object(_) => return Err(wrong_type(name, "map[string]interface {}")),
+    };
+    let refuse = |reason: String| ConfigError::Value {
+        key: name.into(),
+        value: text.into(),
+        reason,
+    };
+    if name.strip_prefix(USER_PREFIX).is_some_and(|rest| !rest.is_empty()) {
+        return Ok(if text.is_empty() { Wanted::Unset } else { Wanted::Set(text.into()) });
+    }
+    let Some(key) = lookup(name) else { return Err(refuse("unknown key".into())) };
+    if text.is_empty() {
+        return Ok(Wanted::Unset);
+    }
+    // Clients other than LXD's read a set password as the string "true" and send it back.
+    if key.kind == Kind::Secret && text == "true" {
+        return Ok(Wanted::Unchanged);
+    }
+    let value = check(key.kind, text).map_err(refuse)?;
+    Ok(if value == key.default { Wanted::Unset } else { Wanted::Set(value) })
+}
+
+fn is_secret(name: &str) -> bool {
+    lookup(name).is_some_and(|key| key.kind == Kind::Secret)
+}
+
+fn wrong_type(name: &str, json: &'static str) -> ConfigError {
+    ConfigError::Type { key: name.into(), json }
+}
+
+/// The value in its normal spelling, or why it is refused.
+fn check(kind: Kind, text: &str) -> Result<String, String> {
+    match kind {
+        Kind::Text | Kind::Secret => Ok(text.into()),
+        Kind::Bool => parse_bool(text).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".into()),
+        Kind::Integer => match text.parse::<i64>() {
+            Ok(_) => Ok(text.into()),
+            Err(_) => Err("invalid integer".into()),
+        },
+        Kind::Address => check_address(text).map(|()| text.into()),
+        Kind::Compression => text
+            .parse::<CompressionAlgorithm>()
+            .map(|_| text.into())
+            .map_err(|_| format!("Invalid compression algorithm \"{text}\"")),
+        Kind::Architecture => match text.parse::<crate::arch::Architecture>() {
+            Ok(_) => Ok(text.into()),
+            Err(_) => Err(format!("Architecture isn't supported: {text}")),
+        },
+        Kind::Expiry => check_expiry(text).map(|()| text.into()),
+    }
+}
+
+/// A boolean as configuration and upload headers spell it; any case.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn check_address(text: &str) -> Result<(), String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, tail)) => (host, tail.strip_prefix(':').or(Some("?"))),
+            None => return Err(format!("Invalid address \"{text}\": missing ']'")),
+        },
+        None if text.matches(':').count() > 1 => (text, None),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if host.chars().any(|c| c.is_whitespace() || c == '/') {
+        return Err(format!("Invalid address \"{text}\""));
+    }
+    match port.map(str::parse::<u16>) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(_)) => Err(format!("Invalid port in address \"{text}\"")),
+    }
+}
+
+fn check_expiry(text: &str) -> Result<(), String> {
+    let units = "MHdwmy";
+    let sound = |word: &str| {
+        let mut chars = word.chars();
+        let unit = chars.next_back();
+        unit.is_some_and(|unit| units.contains(unit)) && chars.as_str().parse::<u32>().is_ok()
+    };
+    if text.split_whitespace().all(sound) { Ok(()) } else { Err("Invalid expiry expression".into()) }
+}
+
+/// How an image is compressed: an algorithm and perhaps a level, never a command line
+/// (CVE-2026-28384, CVE-2026-48755).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionAlgorithm {
+    /// Plain tar.
+    None,
+    /// gzip, level 1 to 9.
+    Gzip(Option<u8>),
+    /// bzip2, level 1 to 9.
+    Bzip2(Option<u8>),
+    /// xz, level 0 to 9.
+    Xz(Option<u8>),
+    /// lzma, level 0 to 9.
+    Lzma(Option<u8>),
+    /// zstd, level 1 to 19.
+    Zstd(Option<u8>),
+    /// squashfs.
+    Squashfs,
+}
+
+/// The text names no known algorithm and level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid compression algorithm \"{0}\"")]
+pub struct UnknownCompression(String);
+
+impl std::str::FromStr for CompressionAlgorithm {
+    type Err = UnknownCompression;
+
+    /// Reads what LXD accepts, as far as it is an algorithm with a level: `zstd -19`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownCompression(text.into());
+        let mut words = text.split_whitespace();
+        let name = words.next().ok_or_else(unknown)?;
+        let (low, high) = match name {
+            "gzip" | "bzip2" => (1, 9),
+            "xz" | "lzma" => (0, 9),
+            "zstd" => (1, 19),
+            _ => (1, 0),
+        };
+        let level = match words.next() {
+            None => None,
+            Some(word) => {
+                let digits = word.strip_prefix('-').ok_or_else(unknown)?;
+                let level: u8 = digits.parse().map_err(|_| unknown())?;
+                Some(level).filter(|level| (low..=high).contains(level)).map_or_else(|| Err(unknown()), |l| Ok(Some(l)))?
+            }
+        };
+        if words.next().is_some() {
+            return Err(unknown());
+        }
+        match (name, level) {
+            ("none", None) => Ok(Self::None),
+            ("squashfs", None) => Ok(Self::Squashfs),
+            ("gzip", level) => Ok(Self::Gzip(level)),
+            ("bzip2", level) => Ok(Self::Bzip2(level)),
+            ("xz", level) => Ok(Self::Xz(level)),
+            ("lzma", level) => Ok(Self::Lzma(level)),
+            ("zstd", level) => Ok(Self::Zstd(level)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(name: &str, value: Value) -> Result<Wanted, String> {
+        parse(&BTreeMap::from([(name.to_owned(), value)]))
+            .map(|mut all| all.remove(name).unwrap())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_are_checked_and_normalised() {
+        let set = |text: &str| Ok(Wanted::Set(text.into()));
+        assert_eq!(parsed("images.auto_update_cached", json!("No")), set("false"));
+        assert_eq!(parsed("images.auto_update_cached", json!("yes")), Ok(Wanted::Unset));
+        assert_eq!(parsed("images.remote_cache_expiry", json!("5")), set("5"));
+        assert_eq!(parsed("user.any.thing", json!("x")), set("x"));
+        assert_eq!(parsed("core.trust_password", json!(true)), Ok(Wanted::Unchanged));
+        assert_eq!(parsed("core.trust_password", json!("true")), Ok(Wanted::Unchanged));
+        assert_eq!(parsed("core.proxy_http", Value::Null), Ok(Wanted::Unset));
+        assert_eq!(parsed("images.compression_algorithm", json!("zstd -19")), set("zstd -19"));
+        for address in [":8443", "[::]", "[::1]:8443", "127.0.0.1", "host:1"] {
+            assert_eq!(parsed(HTTPS_ADDRESS, json!(address)), set(address));
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_in_lxds_words() {
+        let wrong = [
+            ("foo.bar", json!("x"), "cannot set 'foo.bar' to 'x': unknown key"),
+            ("images.auto_update_interval", json!("abc"), "cannot set 'images.auto_update_interval' to 'abc': invalid integer"),
+            ("images.auto_update_cached", json!("abc"), "cannot set 'images.auto_update_cached' to 'abc': invalid boolean"),
+            ("images.auto_update_interval", json!(6), "cannot set 'images.auto_update_interval': invalid type float64"),
+            ("images.compression_algorithm", json!("zzz"), "cannot set 'images.compression_algorithm' to 'zzz': Invalid compression algorithm \"zzz\""),
+        ];
+        for (name, value, expected) in wrong {
+            assert_eq!(parsed(name, value).unwrap_err(), expected);
+        }
+        for attack in ["gzip;id", "gzip --rsyncable", "zstd -19 -o /etc/x", "xz -T0", "sh -c id", "none -1"] {
+            assert!(attack.parse::<CompressionAlgorithm>().is_err(), "{attack}");
+        }
+    }
+}

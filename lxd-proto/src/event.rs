@@ -1,0 +1,121 @@
+//! Events: what `GET /1.0/events` sends over its websocket.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::Value;
+
+/// The three kinds of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventType {
+    /// An operation changed; metadata is the operation.
+    Operation,
+    /// Something happened to an image, an alias, the configuration.
+    Lifecycle,
+    /// A log line.
+    Logging,
+}
+
+impl EventType {
+    /// The type with this name on the wire.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "operation" => Some(Self::Operation),
+            "lifecycle" => Some(Self::Lifecycle),
+            "logging" => Some(Self::Logging),
+            _ => None,
+        }
+    }
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operation => "operation",
+            Self::Lifecycle => "lifecycle",
+            Self::Logging => "logging",
+        }
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Which kind.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// When.
+    pub timestamp: Timestamp,
+    /// An operation, a [`Lifecycle`] or a [`Logging`], unparsed.
+    pub metadata: Box<RawValue>,
+    /// `none`: not clustered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// Empty for logging.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
+}
+
+/// Metadata of a lifecycle event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lifecycle {
+    /// For example `image-created`.
+    pub action: String,
+    /// Path of the thing.
+    pub source: String,
+    /// More facts, by action.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, Value>,
+    /// Who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestor: Option<Requestor>,
+}
+
+/// Who caused a lifecycle event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requestor {
+    /// User name, or the fingerprint of the client's certificate.
+    pub username: String,
+    /// `unix` or `tls`.
+    pub protocol: String,
+    /// `@` for the unix socket, else `ip:port`.
+    pub address: String,
+}
+
+/// Metadata of a logging event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Logging {
+    /// The line.
+    pub message: String,
+    /// `debug`, `info`, `warning`, `error`.
+    pub level: String,
+    /// Its fields.
+    #[serde(default)]
+    pub context: BTreeMap<String, String>,
+}
+
+/// Lifecycle actions.
+pub mod action {
+    /// An image entered the store.
+    pub const IMAGE_CREATED: &str = "image-created";
+    /// An image was edited.
+    pub const IMAGE_UPDATED: &str = "image-updated";
+    /// An image was deleted.
+    pub const IMAGE_DELETED: &str = "image-deleted";
+    /// An image was exported.
+    pub const IMAGE_RETRIEVED: &str = "image-retrieved";
+    /// An alias was created.
+    pub const ALIAS_CREATED: &str = "image-alias-created";
+    /// An alias was edited.
+    pub const ALIAS_UPDATED: &str = "image-alias-updated";
+    /// An alias was renamed.
+    pub const ALIAS_RENAMED: &str = "image-alias-renamed";
+    /// An alias was deleted.
+    pub const ALIAS_DELETED: &str = "image-alias-deleted";
+    /// The server's configuration changed.
+    pub const CONFIG_UPDATED: &str = "config-updated";
+    /// An operation was cancelled.
+    pub const OPERATION_CANCELLED: &str = "operation-cancelled";
+}

@@ -1,0 +1,25 @@
+//! Image files: what they are, whether they can be trusted, and how to make them.
+
+mod check;
+mod decoder;
+mod error;
+mod file_type;
+mod layout;
+mod names;
+mod qcow2;
+mod read_at;
+mod squashfs;
+mod tar_check;
+mod tar_header;
+mod tar_reader;
+#[cfg(test)]
+pub(crate) mod testing;
+mod xz;
+
+pub use check::{Checker, Findings, Known};
+pub use decoder::Decoder;
+pub use error::FormatError;
+pub use file_type::{Compression, FileType, UnknownCompression};
+pub use layout::{Limits, Role};
+pub use read_at::ReadAt;
+pub use xz::{XzSummary, prove_complete};

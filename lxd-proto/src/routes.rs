@@ -1,0 +1,140 @@
+//! Every path, header and query key of the protocol, once.
+//!
+//! The daemon mounts [`Route::template`], the client asks for [`Route::url`].
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// A path, with `{name}` where a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route(&'static str);
+
+/// What stays as it is inside a path segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+impl Route {
+    /// The path with its placeholders, for a router.
+    pub const fn template(self) -> &'static str {
+        self.0
+    }
+
+    /// The path with `values` in place of the placeholders, percent-encoded, a slash included.
+    pub fn url(self, values: &[&str]) -> String {
+        let mut url = String::new();
+        let mut values = values.iter();
+        for (index, segment) in self.0.split('/').enumerate() {
+            if index > 0 {
+                url.push('/');
+            }
+            match segment.starts_with('{').then(|| values.next()).flatten() {
+                Some(value) => url.extend(utf8_percent_encode(value, SEGMENT)),
+                None => url.push_str(segment),
+            }
+        }
+        url
+    }
+}
+
+/// `GET`: the list of API versions.
+pub const ROOT: Route = Route("/");
+/// The only API version.
+pub const API: Route = Route("/1.0");
+/// Images: list, create.
+pub const IMAGES: Route = Route("/1.0/images");
+/// One image, by the beginning of its fingerprint.
+pub const IMAGE: Route = Route("/1.0/images/{fingerprint}");
+/// The files of an image.
+pub const IMAGE_EXPORT: Route = Route("/1.0/images/{fingerprint}/export");
+/// Update an image from its source.
+pub const IMAGE_REFRESH: Route = Route("/1.0/images/{fingerprint}/refresh");
+/// A one-time secret for a private image.
+pub const IMAGE_SECRET: Route = Route("/1.0/images/{fingerprint}/secret");
+/// Aliases: list, create.
+pub const ALIASES: Route = Route("/1.0/images/aliases");
+/// One alias; its name may hold slashes, encoded or not.
+pub const ALIAS: Route = Route("/1.0/images/aliases/{name}");
+/// Operations by status.
+pub const OPERATIONS: Route = Route("/1.0/operations");
+/// One operation: look, cancel.
+pub const OPERATION: Route = Route("/1.0/operations/{id}");
+/// Waits for the end of an operation.
+pub const OPERATION_WAIT: Route = Route("/1.0/operations/{id}/wait");
+/// Websocket of an operation.
+pub const OPERATION_WEBSOCKET: Route = Route("/1.0/operations/{id}/websocket");
+/// Websocket of events.
+pub const EVENTS: Route = Route("/1.0/events");
+/// Projects.
+pub const PROJECTS: Route = Route("/1.0/projects");
+/// One project.
+pub const PROJECT: Route = Route("/1.0/projects/{name}");
+/// Profiles.
+pub const PROFILES: Route = Route("/1.0/profiles");
+/// One profile.
+pub const PROFILE: Route = Route("/1.0/profiles/{name}");
+/// Storage pools.
+pub const STORAGE_POOLS: Route = Route("/1.0/storage-pools");
+/// One storage pool.
+pub const STORAGE_POOL: Route = Route("/1.0/storage-pools/{name}");
+/// Trusted certificates.
+pub const CERTIFICATES: Route = Route("/1.0/certificates");
+/// Of ours: ends the daemon; only over the unix socket. LXD has it under the same path.
+pub const SHUTDOWN: Route = Route("/internal/shutdown");
+/// Of ours: answers when the store is loaded. LXD has it under the same path.
+pub const READY: Route = Route("/internal/ready");
+
+/// Request headers of an image upload. Incus sends the same with `X-Incus-` in front.
+pub mod header {
+    /// The two prefixes a client may use, lower case.
+    pub const PREFIXES: [&str; 2] = ["x-lxd-", "x-incus-"];
+    /// `true`, `1`, `yes`, `on`: the image is public.
+    pub const PUBLIC: &str = "public";
+    /// The file name to record.
+    pub const FILENAME: &str = "filename";
+    /// Query-encoded properties; they win over the image's own.
+    pub const PROPERTIES: &str = "properties";
+    /// `profile=a&profile=b`.
+    pub const PROFILES: &str = "profiles";
+    /// The fingerprint the upload must have.
+    pub const FINGERPRINT: &str = "fingerprint";
+    /// Secret of a push token.
+    pub const SECRET: &str = "secret";
+    /// `alias=a&alias=b`: names set together with the image.
+    pub const ALIASES: &str = "aliases";
+    /// Of ours: the aliases may be taken from other images.
+    pub const ALIAS_REUSE: &str = "alias-reuse";
+    /// Of ours: answer only after the deep check, also for xz.
+    pub const VERIFY: &str = "verify";
+}
+
+/// Query keys.
+pub mod query {
+    /// Objects instead of paths when it is a non-zero number.
+    pub const RECURSION: &str = "recursion";
+    /// Filter expression; empty means none.
+    pub const FILTER: &str = "filter";
+    /// Project; only `default` exists.
+    pub const PROJECT: &str = "project";
+    /// One-time secret.
+    pub const SECRET: &str = "secret";
+    /// Seconds to wait; -1 for ever.
+    pub const TIMEOUT: &str = "timeout";
+    /// Comma-separated event types.
+    pub const TYPE: &str = "type";
+    /// Events of all projects.
+    pub const ALL_PROJECTS: &str = "all-projects";
+    /// Of ours: at most so many images.
+    pub const LIMIT: &str = "limit";
+    /// Of ours: only images whose fingerprint sorts after this one.
+    pub const AFTER: &str = "after";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_encoded_as_one_segment() {
+        assert_eq!(ALIAS.url(&["ubuntu/22.04 lts"]), "/1.0/images/aliases/ubuntu%2F22.04%20lts");
+        assert_eq!(IMAGE_EXPORT.url(&["ab"]), "/1.0/images/ab/export");
+        assert_eq!(API.url(&[]), "/1.0");
+    }
+}

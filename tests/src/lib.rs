@@ -1,0 +1,28 @@
+//! The harness of the end-to-end tests: real daemons, real clients, images made in code.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`daemon`] | processes that serve: `lxd-imaged`, and by [`peer`] a real `lxd` |
+//! | [`client`] | one run of `lxc`, `lxd-cli` or another program and what it said |
+//! | [`http`], [`events`] | the protocol by hand over the unix socket |
+//! | [`fixtures`] | images, good and hostile, from a few bytes to many MiB |
+//! | [`mask`] | what two runs may differ in |
+//! | [`wait`] | bounded waiting, tests that want the machine for themselves |
+//! | [`tool`] | programs a test needs, and the one line that installs them |
+//! | [`terminal`] | a pseudo terminal, for editors and prompts |
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness reports a fault by failing the test that uses it"
+)]
+
+pub mod client;
+pub mod daemon;
+pub mod events;
+pub mod fixtures;
+pub mod http;
+pub mod mask;
+pub mod peer;
+pub mod terminal;
+pub mod tool;
+pub mod wait;

@@ -1,0 +1,286 @@
+//! `cargo xtask demo`: the main job on a real Debian image, as a user would type it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tempfile::TempDir;
+
+use crate::{machine, shell};
+
+/// Which Debian, and what stays.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The Debian release to build the image from.
+    #[arg(long, default_value = "bookworm")]
+    suite: String,
+    /// The Debian mirror; otherwise the one this machine uses.
+    #[arg(long)]
+    mirror: Option<String>,
+}
+
+/// Runs the demo.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !machine::is_root() {
+        bail!(
+            "building a root file system takes root; run this line:\n\n    sudo -E cargo xtask demo\n"
+        );
+    }
+    let start = Instant::now();
+    machine::install(machine::DEMO)?;
+    title("Build lxd-imaged and lxd-cli");
+    shell::run(&mut shell::cargo(&["build", "--locked", "-p", "lxd-imaged", "-p", "lxd-cli"]))?;
+
+    let source = Source::prepare(options)?;
+    let mut stage = Stage::set(&source)?;
+    let played = stage.play();
+    let cleaned = stage.clear();
+    played?;
+    cleaned?;
+    println!(
+        "\nDone in {} s. Everything above was real, and nothing of it is left running.",
+        start.elapsed().as_secs()
+    );
+    println!("The Debian root is kept in {} for the next time.", source.root.display());
+    Ok(())
+}
+
+fn title(text: &str) {
+    println!("\n── {text} ──");
+}
+
+/// The image files, made from a Debian root file system.
+struct Source {
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+impl Source {
+    /// Makes the root file system (once) and both forms of the image.
+    fn prepare(options: &Options) -> Result<Self> {
+        let demo = shell::target().join("demo");
+        std::fs::create_dir_all(&demo)?;
+        let root = demo.join(&options.suite).join("rootfs");
+        title("A Debian root file system");
+        if root.join("etc/os-release").is_file() {
+            println!("{} is there from the last time.", root.display());
+        } else {
+            bootstrap(options, &root)?;
+        }
+        let source = Self { root, folder: demo.join("image") };
+        source.pack(&options.suite)?;
+        Ok(source)
+    }
+
+    /// metadata.yaml, a unified tarball, and a split pair.
+    fn pack(&self, suite: &str) -> Result<()> {
+        title("Two forms of one image");
+        if self.folder.exists() {
+            std::fs::remove_dir_all(&self.folder)?;
+        }
+        std::fs::create_dir_all(&self.folder)?;
+        let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let metadata = format!(
+            "architecture: {}\ncreation_date: {seconds}\nproperties:\n  os: Debian\n  release: {suite}\n  description: Debian {suite}, made by the demo\n",
+            std::env::consts::ARCH
+        );
+        std::fs::write(self.folder.join("metadata.yaml"), &metadata)?;
+        println!("$ cat metadata.yaml\n{}", metadata.trim_end());
+        let run = |program: &str, arguments: &[&str]| {
+            shell::run(Command::new(program).args(arguments).current_dir(&self.folder))
+        };
+        let debian = format!("../{suite}");
+        let unified =
+            ["--numeric-owner", "-czf", "debian.tar.gz", "metadata.yaml", "-C", &debian, "rootfs"];
+        run("tar", &unified)?;
+        run("tar", &["-cJf", "metadata.tar.xz", "metadata.yaml"])?;
+        let squashed = format!("{debian}/rootfs");
+        let quiet = ["-noappend", "-quiet", "-no-progress", "-comp", "zstd"];
+        run("mksquashfs", &[&[squashed.as_str(), "rootfs.squashfs"], &quiet[..]].concat())?;
+        run("ls", &["-sh", "."])
+    }
+}
+
+/// debootstrap into a temporary name, so that a broken run leaves no half root behind.
+fn bootstrap(options: &Options, root: &Path) -> Result<()> {
+    let half = root.with_extension("part");
+    std::fs::create_dir_all(root.parent().context("the root lies in a folder")?)?;
+    if half.exists() {
+        std::fs::remove_dir_all(&half)?;
+    }
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", &options.suite]).arg(&half);
+    debootstrap.args(options.mirror.clone().or_else(machine::debian_mirror));
+    println!("\n$ {}", shell::show(&debootstrap));
+    let output = debootstrap.stdin(Stdio::null()).output().context("cannot run debootstrap")?;
+    if !output.status.success() {
+        bail!("debootstrap: {}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    }
+    // Packages that were unpacked are in the root already.
+    let _ = std::fs::remove_dir_all(half.join("var/cache/apt/archives"));
+    std::fs::rename(&half, root)?;
+    Ok(())
+}
+
+/// A running daemon on a temporary folder, and a folder to work in.
+struct Stage {
+    home: TempDir,
+    daemon: Child,
+    image: PathBuf,
+}
+
+impl Stage {
+    fn set(source: &Source) -> Result<Self> {
+        title("Start the daemon on an empty folder");
+        let home = tempfile::Builder::new().prefix("lxd-imaged-demo-").tempdir()?;
+        for name in ["var", "conf", "out"] {
+            std::fs::create_dir(home.path().join(name))?;
+        }
+        let folder = home.path().join("var");
+        println!("$ export LXD_DIR={}", folder.display());
+        println!("$ lxd-imaged &");
+        let log = std::fs::File::create(home.path().join("log"))?;
+        let daemon = Command::new(program("lxd-imaged"))
+            .env("LXD_DIR", &folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start lxd-imaged")?;
+        let mut stage = Self { home, daemon, image: source.folder.clone() };
+        if let Err(error) = stage.say("lxd-imaged", &["waitready", "--timeout", "30"]) {
+            let log = std::fs::read_to_string(stage.home.path().join("log")).unwrap_or_default();
+            let _ = stage.daemon.kill();
+            return Err(error.context(log));
+        }
+        Ok(stage)
+    }
+
+    /// The main job, from import to delete.
+    fn play(&mut self) -> Result<()> {
+        let image = self.image.clone();
+        let file = |name: &str| image.join(name).to_string_lossy().into_owned();
+
+        title("Import both forms");
+        self.cli(&["image", "import", &file("debian.tar.gz"), "--alias", "debian"])?;
+        self.cli(&[
+            "image",
+            "import",
+            &file("metadata.tar.xz"),
+            &file("rootfs.squashfs"),
+            "--alias",
+            "debian-split",
+            "built=today",
+        ])?;
+        self.cli(&["image", "list"])?;
+        self.cli(&["image", "info", "debian"])?;
+
+        title("Edit");
+        let shown = self.cli(&["image", "show", "debian"])?;
+        let edited = shown.replace("public: false", "public: true");
+        self.feed(&["image", "edit", "debian"], &edited)?;
+        self.cli(&["image", "set-property", "debian", "flavour", "vanilla"])?;
+        self.cli(&["image", "get-property", "debian", "flavour"])?;
+        self.cli(&["image", "alias", "create", "debian/stable", "debian"])?;
+        self.cli(&["image", "alias", "list"])?;
+        self.cli(&["image", "list", "flavour=vanilla", "-c", "lfpd"])?;
+
+        title("Export, and compare byte for byte");
+        self.cli(&["image", "export", "debian/stable", "unified"])?;
+        self.cli(&["image", "export", "debian-split", "."])?;
+        self.compare()?;
+
+        title("Import the same file again: nothing to upload");
+        self.cli(&["image", "import", &file("debian.tar.gz")])?;
+
+        title("Delete");
+        self.cli(&["image", "delete", "debian", "debian-split"])?;
+        self.cli(&["image", "list", "-f", "csv"])?;
+        Ok(())
+    }
+
+    /// `cmp` of each exported file with the one that went in.
+    fn compare(&self) -> Result<()> {
+        let out = self.home.path().join("out");
+        let exported = |wanted: &dyn Fn(&str) -> bool| -> Result<String> {
+            let mut names = out
+                .read_dir()?
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.find(|name| wanted(name)).context("an exported file is missing")
+        };
+        let pairs = [
+            ("debian.tar.gz", exported(&|name| name.starts_with("unified"))?),
+            ("metadata.tar.xz", exported(&|name| name.starts_with("meta-"))?),
+            (
+                "rootfs.squashfs",
+                exported(&|name| !name.starts_with("meta-") && name.ends_with(".squashfs"))?,
+            ),
+        ];
+        for (original, copy) in pairs {
+            let original = self.image.join(original);
+            shell::run(Command::new("cmp").arg(&original).arg(&copy).current_dir(&out))?;
+            println!("same bytes");
+        }
+        Ok(())
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Result<String> {
+        self.say("lxd-cli", arguments)
+    }
+
+    /// Runs a program as a user would, shows command and output, returns what it printed.
+    fn say(&self, name: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = self.command(name, arguments);
+        println!("\n$ {}", shell::show(&command));
+        let printed = shell::output(&mut command)?;
+        print!("{printed}");
+        Ok(printed)
+    }
+
+    /// The same with text on standard input.
+    fn feed(&self, arguments: &[&str], text: &str) -> Result<()> {
+        use std::io::Write;
+        let mut command = self.command("lxd-cli", arguments);
+        println!(
+            "\n$ sed 's/public: false/public: true/' <<<\"$SHOWN\" | {}",
+            shell::show(&command)
+        );
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        child.stdin.take().context("no pipe")?.write_all(text.as_bytes())?;
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("{}: {status}", shell::show(&command));
+        }
+        Ok(())
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let home = self.home.path();
+        let mut command = Command::new(program(name));
+        command.args(arguments).current_dir(home.join("out")).stdin(Stdio::null());
+        command.env("LXD_DIR", home.join("var")).env("LXD_CONF", home.join("conf"));
+        command.env_remove("LXD_SOCKET");
+        command
+    }
+
+    /// Ends the daemon; the temporary folder goes with `self`.
+    fn clear(&mut self) -> Result<()> {
+        title("Stop the daemon");
+        let told = self.say("lxd-imaged", &["shutdown"]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.daemon.try_wait()?.is_none() {
+            if told.is_err() || Instant::now() > deadline {
+                self.daemon.kill()?;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        told.map(drop)
+    }
+}
+
+fn program(name: &str) -> PathBuf {
+    shell::target().join("debug").join(name)
+}
