@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::directory::Directory;
 
 /// How long a certificate is good for, as LXD's.
-const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 /// Host name where none can be found, as in LXD.
 const UNNAMED: &str = "unspecified";
 
@@ -78,6 +78,7 @@ fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let partial = path.with_extension("new");
     let mut file =
         OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&partial)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
@@ -97,8 +98,6 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

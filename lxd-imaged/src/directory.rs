@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -114,10 +114,14 @@ impl Directory {
 
     #[expect(clippy::unused_self, reason = "creating is something one asks of the directory")]
     fn create(&self, path: &Path, mode: u32) -> io::Result<()> {
-        match DirBuilder::new().recursive(true).mode(mode).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+        if path.is_dir() {
+            return Ok(());
         }
+        if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+            self.create(parent, 0o755)?;
+        }
+        DirBuilder::new().mode(0o700).create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
 
     /// Removes what an earlier daemon left half received.

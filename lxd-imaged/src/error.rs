@@ -78,7 +78,7 @@ pub enum Error {
     TooMany(&'static str),
     /// The database failed.
     #[error("the image database failed: {0}")]
-    Db(#[from] sqlx::Error),
+    Db(crate::db::Failure),
     /// A file of the store could not be read or written.
     #[error("{what}: {source}")]
     Io {

@@ -1,4 +1,5 @@
 //! `lxd-imaged`: the command line of the daemon.
+#![expect(clippy::doc_markdown, reason = "the comments of the command line are its help texts")]
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -102,6 +103,8 @@ fn log_to_stderr(format: LogFormat) {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // Whatever is created is the daemon's alone, unless its mode is set on purpose.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let directory = Directory::new(cli.directory);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

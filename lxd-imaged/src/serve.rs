@@ -77,6 +77,10 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     listen::unix::serve(listener, http::router(app.clone()), shutdown).await;
     tracing::info!("ending");
     tidy.abort();
+    // Deep checks start again at the next start.
+    for check in app.pending_checks.lock().values() {
+        check.abandon();
+    }
     app.operations.drain(GRACE).await;
     let root = directory.socket();
     drop(app);

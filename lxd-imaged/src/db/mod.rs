@@ -7,6 +7,8 @@
 mod change;
 mod load;
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,6 +60,17 @@ pub enum OpenError {
     },
 }
 
+/// An error of the database engine.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Failure(sqlx::Error);
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Db(Failure(error))
+    }
+}
+
 /// The writer's end of the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Db {
@@ -79,39 +92,71 @@ pub struct Opened {
 /// Opens the SQLite database at `path`, creating it and its tables if need be.
 pub async fn open(path: &Path) -> Result<Opened, OpenError> {
     sqlx::any::install_default_drivers();
-    let shown = path.display().to_string();
-    let unusable = |source| OpenError::Unusable { path: shown.clone(), source };
-    let encoded: String = path
+    if !path.exists() {
+        create(path).await?;
+    }
+    let connection = connect(path, &DURABLE).await?;
+    Ok(Opened { connection })
+}
+
+/// How SQLite works here: a write-ahead log, flushed at each commit.
+const DURABLE: [&str; 4] = [
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA busy_timeout = 5000",
+];
+
+/// While nobody depends on the file yet.
+const HASTY: [&str; 2] = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF"];
+
+/// Makes a new database aside, without a flush for every step, and puts it in place whole.
+async fn create(path: &Path) -> Result<(), OpenError> {
+    let unusable = |source: sqlx::Error| OpenError::unusable(path, source);
+    let partial = path.with_extension("new");
+    if let Err(error) = fs::remove_file(&partial)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(unusable(error.into()));
+    }
+    let connection = connect(&partial, &HASTY).await?;
+    connection.close().await.map_err(unusable)?;
+    let put_in_place = || {
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    put_in_place().map_err(|error: io::Error| unusable(error.into()))
+}
+
+/// Opens a database file and brings it to the current schema.
+async fn connect(path: &Path, pragmas: &[&'static str]) -> Result<AnyConnection, OpenError> {
+    let unusable = |source: sqlx::Error| OpenError::unusable(path, source);
+    let encoded: Vec<String> = path
         .to_string_lossy()
         .split('/')
         .map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string())
-        .collect::<Vec<_>>()
-        .join("/");
-    let mut connection =
-        AnyConnection::connect(&format!("sqlite://{encoded}?mode=rwc")).await.map_err(unusable)?;
-    prepare(&mut connection).await.map_err(unusable)?;
+        .collect();
+    let url = format!("sqlite://{}?mode=rwc", encoded.join("/"));
+    let mut connection = AnyConnection::connect(&url).await.map_err(unusable)?;
+    for pragma in pragmas {
+        connection.execute(*pragma).await.map_err(unusable)?;
+    }
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
     match MIGRATIONS.run(&mut connection).await {
-        Ok(()) => Ok(Opened { connection }),
+        Ok(()) => Ok(connection),
         Err(MigrateError::VersionMissing(found)) => {
-            Err(OpenError::Newer { path: shown, found, known })
+            Err(OpenError::Newer { path: path.display().to_string(), found, known })
         }
         Err(MigrateError::Execute(source)) => Err(unusable(source)),
         Err(other) => Err(unusable(sqlx::Error::Migrate(Box::new(other)))),
     }
 }
 
-/// The one engine-specific place: SQLite keeps a write-ahead log and flushes each commit.
-async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    for pragma in [
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA busy_timeout = 5000",
-    ] {
-        connection.execute(pragma).await?;
+impl OpenError {
+    fn unusable(path: &Path, source: sqlx::Error) -> Self {
+        Self::Unusable { path: path.display().to_string(), source }
     }
-    Ok(())
 }
 
 impl Opened {
@@ -187,7 +232,7 @@ async fn commit_batch(
     let mut results = Vec::with_capacity(batch.len());
     for pending in batch.iter() {
         match pending.change.apply(&mut transaction).await {
-            Err(Error::Db(error)) => return Err(error),
+            Err(Error::Db(Failure(error))) => return Err(error),
             result => results.push(result),
         }
     }

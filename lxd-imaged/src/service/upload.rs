@@ -29,7 +29,7 @@ use crate::store::checks::Wanted;
 use crate::store::spool::Spooled;
 
 /// How long a client may send nothing before its upload is given up.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_mins(2);
 /// Bytes of a refused body that are read and thrown away, so that the client sees the reason.
 const DRAIN_LIMIT: u64 = 64 << 30;
 

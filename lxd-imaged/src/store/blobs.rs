@@ -156,7 +156,7 @@ impl Blobs {
             GetResultPayload::File(file, _) => {
                 Ok(Some(OpenBlob { file: Arc::new(file), size, modified }))
             }
-            _ => Err(Error::Internal("the blob store is not a directory".into())),
+            GetResultPayload::Stream(_) => Err(Error::Internal("the blob store is not a directory".into())),
         }
     }
 
@@ -209,6 +209,7 @@ impl Segment {
     }
 
     /// The part `[from, to)` of the segment.
+    #[must_use]
     pub fn slice(&self, from: u64, to: u64) -> Self {
         match self {
             Self::Inline(bytes) => {

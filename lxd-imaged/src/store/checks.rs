@@ -85,18 +85,25 @@ impl std::fmt::Debug for Check {
 
 struct State {
     written: u64,
-    /// No more bytes will come.
-    complete: bool,
-    wanted: Wanted,
+    /// No more bytes will come, and how far an answer waits.
+    complete: Option<Wanted>,
     /// Nobody is interested any more.
     abandoned: bool,
     /// Gave way once; waits until the file is complete.
     evicted: bool,
-    /// Nobody waits for the outcome.
-    background: bool,
-    /// Its slot is the background one.
-    background_slot: bool,
+    duty: Duty,
     place: Place,
+}
+
+/// Whether someone waits for a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    /// An answer waits.
+    Urgent,
+    /// No more, but the check still has a slot for urgent ones.
+    Relieved,
+    /// Nobody waits; if it is open, it has the background slot.
+    Background,
 }
 
 /// Where a check is.
@@ -161,12 +168,10 @@ impl CheckPool {
             file,
             state: Mutex::new(State {
                 written: 0,
-                complete: false,
-                wanted: Wanted::Whole,
+                complete: None,
                 abandoned: false,
                 evicted: false,
-                background: false,
-                background_slot: false,
+                duty: Duty::Urgent,
                 place: Place::New,
             }),
             outcome: watch::Sender::new(Outcome::Running),
@@ -177,7 +182,7 @@ impl CheckPool {
     /// Checks a file that is complete, with nobody waiting; used after a restart.
     pub fn recheck(&self, role: Role, file: Arc<File>, size: u64) -> Arc<Check> {
         let check = self.begin(role, file);
-        check.state.lock().background = true;
+        check.state.lock().duty = Duty::Background;
         check.complete(size, Wanted::Whole);
         check
     }
@@ -202,8 +207,7 @@ impl Check {
     pub fn complete(self: &Arc<Self>, size: u64, wanted: Wanted) {
         let mut state = self.state.lock();
         state.written = size;
-        state.complete = true;
-        state.wanted = wanted;
+        state.complete = Some(wanted);
         self.wake(&mut state);
     }
 
@@ -265,7 +269,10 @@ impl Check {
     }
 
     fn go_to_background(&self) {
-        self.state.lock().background = true;
+        let mut state = self.state.lock();
+        if state.duty == Duty::Urgent {
+            state.duty = Duty::Relieved;
+        }
     }
 
     /// Queues the check if there is something to do for it.
@@ -282,7 +289,7 @@ impl Check {
             state.evicted = true;
             state.place = Place::New;
         }
-        let worth = state.complete || (!state.evicted && state.written >= WORTH_OPENING);
+        let worth = state.complete.is_some() || (!state.evicted && state.written >= WORTH_OPENING);
         if worth && matches!(state.place, Place::New) {
             self.pool.open(self, state);
         }
@@ -304,7 +311,7 @@ impl Check {
         loop {
             let (written, complete, abandoned) = {
                 let state = self.state.lock();
-                (state.written, state.complete, state.abandoned)
+                (state.written, state.complete.is_some(), state.abandoned)
             };
             if abandoned {
                 return self.end(None);
@@ -341,20 +348,21 @@ impl Check {
     fn queue_again(self: &Arc<Self>, progress: Box<Progress>) {
         let mut state = self.state.lock();
         let mut queues = self.pool.queues.lock();
-        if !state.background || state.background_slot {
+        if state.duty != Duty::Relieved {
             state.place = Place::Queued(progress);
-            queues.push(self.clone(), state.background);
+            queues.push(self.clone(), state.duty);
         } else if queues.background_open {
             // Only one check is open in the background; this one starts over in its turn.
+            state.duty = Duty::Background;
             state.place = Place::Busy;
             queues.background_waiting.push_back(self.clone());
             drop((state, queues));
             return self.pool.release(false);
         } else {
             queues.background_open = true;
-            state.background_slot = true;
+            state.duty = Duty::Background;
             state.place = Place::Queued(progress);
-            queues.push(self.clone(), true);
+            queues.push(self.clone(), Duty::Background);
             drop((state, queues));
             self.pool.release(false);
         }
@@ -423,8 +431,8 @@ impl Check {
         let state = self.state.lock();
         known.slow
             && known.file_type == Some(FileType::Squashfs)
-            && state.wanted == Wanted::Quick
-            && !state.background
+            && state.complete == Some(Wanted::Quick)
+            && state.duty == Duty::Urgent
     }
 
     fn structure(&self, written: u64) -> Result<Findings, FormatError> {
@@ -439,7 +447,7 @@ impl Check {
     /// Puts the check aside until more is written; gives it back if that has happened already.
     fn park(&self, progress: Box<Progress>) -> Option<Box<Progress>> {
         let mut state = self.state.lock();
-        if state.complete || state.abandoned || state.written > progress.position {
+        if state.complete.is_some() || state.abandoned || state.written > progress.position {
             return Some(progress);
         }
         let mut queues = self.pool.queues.lock();
@@ -457,15 +465,15 @@ impl Check {
     }
 
     fn end(&self, outcome: Option<Outcome>) {
-        let background_slot = {
+        let duty = {
             let mut state = self.state.lock();
             state.place = Place::Done;
-            state.background_slot
+            state.duty
         };
         if let Some(outcome) = outcome {
             self.outcome.send_replace(outcome);
         }
-        self.pool.release(background_slot);
+        self.pool.release(duty == Duty::Background);
     }
 }
 
@@ -474,7 +482,8 @@ impl Shared {
     /// holds its state.
     fn open(&self, check: &Arc<Check>, state: &mut State) {
         let mut queues = self.queues.lock();
-        let free = if state.background {
+        let background = state.duty == Duty::Background;
+        let free = if background {
             !std::mem::replace(&mut queues.background_open, true)
         } else if queues.urgent_open < self.slots {
             queues.urgent_open += 1;
@@ -484,14 +493,13 @@ impl Shared {
             queues.parked.pop_first().is_some()
         };
         if free {
-            state.background_slot = state.background;
             state.place = Place::Queued(Box::new(check.fresh()));
-            queues.push(check.clone(), state.background);
+            queues.push(check.clone(), state.duty);
             drop(queues);
             self.work.notify_one();
         } else {
             state.place = Place::Busy;
-            let waiting = if state.background {
+            let waiting = if background {
                 &mut queues.background_waiting
             } else {
                 &mut queues.urgent_waiting
@@ -527,9 +535,8 @@ impl Shared {
                 state.place = Place::Done;
                 continue;
             }
-            state.background_slot = background;
             state.place = Place::Queued(Box::new(next.fresh()));
-            self.queues.lock().push(next.clone(), background);
+            self.queues.lock().push(next.clone(), state.duty);
             self.work.notify_one();
             return;
         }
@@ -556,8 +563,11 @@ impl Shared {
 }
 
 impl Queues {
-    fn push(&mut self, check: Arc<Check>, background: bool) {
-        if background { &mut self.background } else { &mut self.urgent }.push_back(check);
+    fn push(&mut self, check: Arc<Check>, duty: Duty) {
+        match duty {
+            Duty::Background => self.background.push_back(check),
+            Duty::Urgent | Duty::Relieved => self.urgent.push_back(check),
+        }
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Spool {
     spare: Option<Vec<u8>>,
     transfer: Transfer,
     check: Arc<Check>,
+    /// Whether the check is to go on without this spool.
+    accepted: bool,
     received: u64,
 }
 
@@ -133,7 +135,7 @@ impl Spools {
         let file = Arc::new(file);
         let spool_path = SpoolPath(Some(path));
         if let Some(length) = length {
-            self.reserve(&file, length)?;
+            reserve(&file, length)?;
         }
         let writer = Writer {
             file: file.clone(),
@@ -150,26 +152,27 @@ impl Spools {
             spare: None,
             transfer: self.buffers.transfer(),
             check: self.checks.begin(role, file),
+            accepted: false,
             received: 0,
         })
     }
+}
 
-    /// Whether `length` more bytes fit; some file systems cannot reserve, so both are asked.
-    fn reserve(&self, file: &File, length: u64) -> Result<()> {
-        use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
-        let no_space = || Error::NoSpace(format!("the image needs {length} bytes"));
-        if let Ok(space) = fstatvfs(file)
-            && space.f_bavail.saturating_mul(space.f_frsize) < length
-        {
-            return Err(no_space());
-        }
-        if length == 0 {
-            return Ok(());
-        }
-        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
-            Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(no_space()),
-            _ => Ok(()),
-        }
+/// Whether `length` more bytes fit; some file systems cannot reserve, so both are asked.
+fn reserve(file: &File, length: u64) -> Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+    let no_space = || Error::NoSpace(format!("the image needs {length} bytes"));
+    if let Ok(space) = fstatvfs(file)
+        && space.f_bavail.saturating_mul(space.f_frsize) < length
+    {
+        return Err(no_space());
+    }
+    if length == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(no_space()),
+        _ => Ok(()),
     }
 }
 
@@ -251,6 +254,7 @@ impl Spool {
         let flushed = flushed.await.map_err(|error| Error::Internal(error.to_string()))?;
         let (findings, complete) = verdict?;
         flushed.map_err(|error| Error::io("cannot flush the image file", error))?;
+        self.accepted = true;
         let spooled = Spooled {
             path: std::mem::replace(&mut self.path, SpoolPath(None)),
             digest: Fingerprint::from_bytes(writer.hash.finalize().into()),
@@ -264,7 +268,7 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        if self.writer.is_some() || self.step.is_some() {
+        if !self.accepted {
             self.check.abandon();
         }
     }

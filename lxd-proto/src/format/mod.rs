@@ -1,11 +1,14 @@
 //! Image files: what they are, whether they can be trusted, and how to make them.
 
 mod check;
+mod compressor;
 mod decoder;
 mod error;
 mod file_type;
 mod layout;
 mod names;
+mod pack;
+mod parallel_gzip;
 mod qcow2;
 mod read_at;
 mod squashfs;
@@ -17,9 +20,11 @@ pub(crate) mod testing;
 mod xz;
 
 pub use check::{Checker, Findings, Known};
+pub use compressor::Compressor;
 pub use decoder::Decoder;
 pub use error::FormatError;
 pub use file_type::{Compression, FileType, UnknownCompression};
 pub use layout::{Limits, Role};
+pub use pack::{PackError, pack_directory};
 pub use read_at::ReadAt;
 pub use xz::{XzSummary, prove_complete};

@@ -55,4 +55,4 @@ fn small(bytes: &[u8], at: usize, len: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::format) mod tests;

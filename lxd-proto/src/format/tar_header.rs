@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn pax_records_are_read_strictly() {
-        let pax = Pax::parse(b"12 path=a/b\n17 linkpath=../c\n13 size=1234\n6 x=\n").unwrap();
+        let pax = Pax::parse(b"12 path=a/b\n17 linkpath=../c\n13 size=1234\n5 x=\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(pax.link.as_deref(), Some(&b"../c"[..]));
         assert_eq!(pax.size, Some(1234));

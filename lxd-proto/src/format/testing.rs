@@ -1,5 +1,9 @@
 //! What the tests of this module share: repeatable noise, and archives made by hand.
 
+use std::io::Write;
+
+use super::file_type::Compression;
+
 /// A small generator of repeatable noise (xorshift64*).
 pub(crate) struct Random(u64);
 
@@ -128,4 +132,36 @@ fn pax_record(key: &str, value: &str) -> String {
         len += 1;
     }
     format!("{len}{body}")
+}
+
+/// Data as one stream of the usual tools.
+pub(crate) fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
+    match compression {
+        Compression::None => data.to_vec(),
+        Compression::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Xz => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Lzma => {
+            let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+            let stream = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Zstd => zstd::encode_all(data, 1).unwrap(),
+        Compression::Bzip2 => {
+            let mut encoder =
+                bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+    }
 }

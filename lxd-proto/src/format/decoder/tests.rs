@@ -3,38 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::format::testing::Random;
-
-fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
-    match compression {
-        Compression::None => data.to_vec(),
-        Compression::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            encoder.write_all(data).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Xz => {
-            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
-            encoder.write_all(data).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Lzma => {
-            let options = lzma::LzmaOptions::new_preset(1).unwrap();
-            let stream = lzma::Stream::new_lzma_encoder(&options).unwrap();
-            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-            encoder.write_all(data).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Zstd => zstd::encode_all(data, 1).unwrap(),
-        Compression::Bzip2 => {
-            let mut encoder =
-                bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-            encoder.write_all(data).unwrap();
-            encoder.finish().unwrap()
-        }
-    }
-}
+use crate::format::testing::{Random, compress};
 
 fn decode(compression: Compression, bytes: &[u8], piece: usize) -> Result<Vec<u8>, FormatError> {
     let mut decoder = Decoder::new(compression)?;

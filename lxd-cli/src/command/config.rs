@@ -1,0 +1,355 @@
+//! `config`: the server's configuration.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use clap::{Args, Subcommand};
+use lxd_proto::client::LxdClient;
+use lxd_proto::config::{KEYS, USER_PREFIX, lookup};
+use lxd_proto::remote::Error;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::command::flags::ResultFormat;
+use crate::command::image::edit::merge_maps;
+use crate::context::Context;
+use crate::editor::{EditOptions, Editable, blocking, edit};
+use crate::failure::{Failure, Outcome};
+use crate::output::{Shape, print_result, yaml};
+use crate::suggest::did_you_mean;
+
+type Values = BTreeMap<String, Value>;
+
+/// The commands below `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Edit the whole configuration in an editor, or from standard input
+    Edit(Edit),
+    /// Print the value of a key
+    Get(Get),
+    /// Set keys
+    Set(Set),
+    /// Show the keys that are set, as YAML
+    Show(Show),
+    /// Set a key back to its default
+    Unset(Unset),
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Edit(edit) => edit.run(context).await,
+        Command::Get(get) => get.run(context).await,
+        Command::Set(set) => set.run(context).await,
+        Command::Show(show) => show.run(context).await,
+        Command::Unset(unset) => unset.run(context).await,
+    }
+}
+
+/// Print the value of a key.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lxd-cli config get images.remote_cache_expiry")]
+pub(crate) struct Get {
+    /// A remote ("NAME:") if wanted, and the key
+    #[arg(value_name = "[REMOTE:] KEY", num_args = 1..=2, required = true)]
+    words: Vec<String>,
+    #[command(flatten)]
+    format: ResultFormat,
+}
+
+impl Get {
+    async fn run(&self, context: &Context) -> Outcome {
+        let (server, words) = target(context, &self.words)?;
+        let key = one_key(words)?;
+        let values = server.server().await?.value.config.unwrap_or_default();
+        let Some(value) = values.get(key).map(as_text) else {
+            check_known(key)?;
+            return print_result(self.format.format, &json!({ "key": key, "value": null }), "\n");
+        };
+        print_result(self.format.format, &json!({ "key": key, "value": value }), &format!("{value}\n"))
+    }
+}
+
+/// Set keys.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A value of \"-\" is read from standard input.
+
+Examples:
+  lxd-cli config set images.remote_cache_expiry=20 images.auto_update_interval=12
+  lxd-cli config set images.compression_algorithm zstd")]
+pub(crate) struct Set {
+    /// A remote ("NAME:") if wanted, and KEY=VALUE pairs or one KEY and its VALUE
+    #[arg(value_name = "[REMOTE:] KEY=VALUE", required = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+    #[command(flatten)]
+    format: ResultFormat,
+}
+
+impl Set {
+    async fn run(&self, context: &Context) -> Outcome {
+        let (server, words) = target(context, &self.words)?;
+        let mut values = pairs(words)?;
+        for value in values.values_mut() {
+            if value == "-" {
+                *value = stdin_value().await?;
+            }
+        }
+        let changes = values.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+        server.patch_config(changes, None).await?;
+        done(&self.format, &json!(values))
+    }
+}
+
+/// Set a key back to its default.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lxd-cli config unset images.remote_cache_expiry")]
+pub(crate) struct Unset {
+    /// A remote ("NAME:") if wanted, and the key
+    #[arg(value_name = "[REMOTE:] KEY", num_args = 1..=2, required = true)]
+    words: Vec<String>,
+    #[command(flatten)]
+    format: ResultFormat,
+}
+
+impl Unset {
+    async fn run(&self, context: &Context) -> Outcome {
+        let (server, words) = target(context, &self.words)?;
+        let key = one_key(words)?;
+        server.patch_config(Values::from([(key.to_owned(), "".into())]), None).await?;
+        done(&self.format, &json!({ "key": key, "unset": true }))
+    }
+}
+
+/// Show the keys that are set.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  lxd-cli config show\n  lxd-cli config show local: -f json")]
+pub(crate) struct Show {
+    /// Which server; the default remote if not given
+    #[arg(value_name = "REMOTE:")]
+    remote: Option<String>,
+    #[command(flatten)]
+    format: ResultFormat,
+}
+
+impl Show {
+    async fn run(&self, context: &Context) -> Outcome {
+        let words: Vec<_> = self.remote.iter().cloned().collect();
+        let server = bare_target(context, &words)?;
+        let values = server.server().await?.value.config.unwrap_or_default();
+        let object = json!({ "config": values });
+        print_result(self.format.format, &object, &yaml(&object)?)
+    }
+}
+
+/// Edit the whole configuration.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+On a terminal the configuration opens in $VISUAL or $EDITOR; otherwise YAML is read from standard
+input. Keys that are missing below \"config:\" go back to their defaults.
+
+Examples:
+  lxd-cli config edit
+  lxd-cli config edit --dry-run < new.yaml")]
+pub(crate) struct Edit {
+    /// Which server; the default remote if not given
+    #[arg(value_name = "REMOTE:")]
+    remote: Option<String>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Edit {
+    async fn run(&self, context: &Context) -> Outcome {
+        let words: Vec<_> = self.remote.iter().cloned().collect();
+        let object = EditableConfig { server: bare_target(context, &words)? };
+        edit(&object, EditOptions { dry_run: self.dry_run, quiet: context.quiet }).await
+    }
+}
+
+/// The configuration of a server.
+struct EditableConfig {
+    server: LxdClient,
+}
+
+impl Editable for EditableConfig {
+    type Value = Values;
+
+    const HEADER: &'static str = "\
+### The server's configuration, as YAML. Lines that start with a hash are ignored.
+###
+### For example:
+### config:
+###   images.remote_cache_expiry: \"20\"";
+
+    async fn read(&self) -> Outcome<(Values, Option<String>)> {
+        let read = self.server.server().await?;
+        Ok((read.value.config.unwrap_or_default(), read.etag))
+    }
+
+    async fn save(&self, value: &Values, etag: Option<&str>) -> Result<(), Error> {
+        self.server.put_config(value.clone(), etag).await
+    }
+
+    fn to_yaml(value: &Values) -> Outcome<String> {
+        yaml(&json!({ "config": value }))
+    }
+
+    fn parse(text: &str, base: &Values) -> Result<Values, String> {
+        let edited: Edited = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let values = edited.config.unwrap_or_default();
+        Ok(values
+            .into_iter()
+            .map(|(key, value)| {
+                let text = value.unwrap_or_default();
+                // A password reads as `true`, and `true` leaves it as it is.
+                let unchanged = base.get(&key).filter(|old| as_text(old) == text).cloned();
+                (key, unchanged.unwrap_or_else(|| text.into()))
+            })
+            .collect())
+    }
+
+    fn merge(base: &Values, mine: &Values, theirs: &Values) -> Values {
+        merge_maps(base, mine, theirs)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edited {
+    config: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// The server that the first word names, if it names one, and the words after it.
+fn target<'a>(context: &Context, words: &'a [String]) -> Outcome<(LxdClient, &'a [String])> {
+    let default = &context.remotes.config.default_remote;
+    let Some((first, rest)) = words.split_first() else {
+        return Ok((context.remotes.server(default)?, words));
+    };
+    if let Some(remote) = context.remotes.parse_bare(first) {
+        return Ok((context.remotes.server(&remote?)?, rest));
+    }
+    if let Some((remote, name)) = first.split_once(':')
+        && !first.contains('=')
+        && !name.contains('.')
+    {
+        let reference = context.remotes.parse(first)?;
+        return Err(instance(&format!("{remote}:{}", reference.name)));
+    }
+    Ok((context.remotes.server(default)?, words))
+}
+
+/// The server of a command that takes nothing but one.
+fn bare_target(context: &Context, words: &[String]) -> Outcome<LxdClient> {
+    let (server, rest) = target(context, words)?;
+    match rest.first() {
+        None => Ok(server),
+        Some(word) => Err(context.remotes.lacks_colon(word).unwrap_or_else(|| instance(word))),
+    }
+}
+
+fn instance(name: &str) -> Failure {
+    Failure::usage(format!("\"{name}\": instances are not managed yet, only the server itself"))
+        .hint("A remote ends with a colon.")
+}
+
+fn one_key(words: &[String]) -> Outcome<&str> {
+    match words {
+        [key] => Ok(key),
+        [] => Err(Failure::usage("the key is missing")),
+        [name, ..] => Err(instance(name)),
+    }
+}
+
+/// `KEY=VALUE...`, or `KEY VALUE`.
+fn pairs(words: &[String]) -> Outcome<BTreeMap<String, String>> {
+    if let [key, value] = words
+        && !key.contains('=')
+    {
+        return Ok([(key.clone(), value.clone())].into());
+    }
+    if words.is_empty() {
+        return Err(Failure::usage("there is nothing to set"));
+    }
+    let pair = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("\"{word}\" is not KEY=VALUE"))),
+    };
+    words.iter().map(pair).collect()
+}
+
+async fn stdin_value() -> Outcome<String> {
+    let text = blocking(|| {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+    })
+    .await?;
+    let text =
+        text.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+fn check_known(key: &str) -> Outcome {
+    if key.starts_with(USER_PREFIX) || lookup(key).is_some() {
+        return Ok(());
+    }
+    let known = KEYS.iter().map(|key| key.name);
+    Err(Failure::new(format!("there is no key \"{key}\"")).maybe_hint(did_you_mean(key, known)))
+}
+
+fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Silent, as in lxc, unless an object is asked for.
+fn done(format: &ResultFormat, object: &Value) -> Outcome {
+    match format.format.shape {
+        Shape::Json | Shape::Yaml => print_result(format.format, object, ""),
+        Shape::Table | Shape::Csv | Shape::Compact => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn keys_are_set_in_both_spellings() {
+        let check = |words: &[&str], expected: &[(&str, &str)]| {
+            let pairs = pairs(&strings(words)).unwrap();
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            assert_eq!(pairs, expected, "{words:?}");
+        };
+        check(&["a.b", "c"], &[("a.b", "c")]);
+        check(&["a.b=c"], &[("a.b", "c")]);
+        check(&["a.b=c=d", "e="], &[("a.b", "c=d"), ("e", "")]);
+        for wrong in [&["a"][..], &["a", "b", "c"], &["a=b", "c"], &[], &["=x"]] {
+            assert!(pairs(&strings(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_untouched_password_stays_the_boolean() {
+        let base = Values::from([
+            ("core.trust_password".into(), Value::Bool(true)),
+            ("images.auto_update_interval".into(), "6".into()),
+        ]);
+        let text = EditableConfig::to_yaml(&base).unwrap();
+        assert_eq!(EditableConfig::parse(&text, &base).unwrap(), base);
+        let changed = EditableConfig::parse("config:\n  a: 7\n", &base).unwrap();
+        assert_eq!(changed, Values::from([("a".into(), "7".into())]));
+        assert!(EditableConfig::parse("confg: {}", &base).is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_close_one() {
+        let failure = check_known("core.https_adress").unwrap_err();
+        assert_eq!(failure.hints, ["Did you mean \"core.https_address\"?"]);
+        check_known("user.anything").unwrap();
+    }
+}
