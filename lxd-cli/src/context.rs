@@ -1,5 +1,6 @@
 //! What every command gets: the remotes, and how talkative to be.
 
+use crate::interrupt::Interrupt;
 use crate::progress::Style;
 use crate::remotes::Remotes;
 
@@ -11,4 +12,6 @@ pub(crate) struct Context {
     pub(crate) quiet: bool,
     /// How transfers are shown.
     pub(crate) progress: Style,
+    /// Ctrl-C.
+    pub(crate) interrupt: Interrupt,
 }

@@ -16,7 +16,7 @@ pub(crate) fn diff(old: &str, new: &str) -> String {
         }
         old[i..next_i].iter().for_each(|line| push(&mut out, '-', line));
         new[j..next_j].iter().for_each(|line| push(&mut out, '+', line));
-        context = old.get(next_i);
+        context = old.get(next_i).copied();
         (i, j) = (next_i + 1, next_j + 1);
     }
     out

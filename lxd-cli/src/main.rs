@@ -8,6 +8,7 @@ mod diff;
 mod editor;
 mod expand;
 mod failure;
+mod interrupt;
 mod output;
 mod progress;
 mod redact;
@@ -24,7 +25,8 @@ use clap::FromArgMatches;
 use crate::cli::Cli;
 use crate::config::Config;
 use crate::context::Context;
-use crate::failure::{Failure, INTERRUPTED, Outcome};
+use crate::failure::{Failure, Outcome};
+use crate::interrupt::{Interrupt, interrupted};
 use crate::remotes::Remotes;
 
 fn main() -> ExitCode {
@@ -64,13 +66,21 @@ fn run(cli: Cli, config: Config) -> Outcome {
         remotes: Remotes { config, project },
         quiet: cli.global.quiet,
         progress: if cli.global.quiet { progress::Style::None } else { cli.global.progress },
+        interrupt: Interrupt::default(),
     };
     runtime.block_on(async {
+        let command = command::run(cli.command, &context);
+        tokio::pin!(command);
         tokio::select! {
-            outcome = command::run(cli.command, &context) => outcome,
-            _ = tokio::signal::ctrl_c() => {
-                Err(Failure { code: INTERRUPTED, ..Failure::new("interrupted") })
-            }
+            outcome = &mut command => return outcome,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        if !context.interrupt.happen() {
+            return Err(interrupted("nothing is left behind here"));
+        }
+        tokio::select! {
+            outcome = &mut command => outcome,
+            _ = tokio::signal::ctrl_c() => Err(interrupted("the server may still be at work")),
         }
     })
 }

@@ -58,20 +58,14 @@ fn wrong(text: &str) -> ExitCode {
 fn help(args: &[OsString]) -> String {
     let mut command = cli::command();
     command.build();
-    let mut current = &mut command;
+    let mut current = command;
     for arg in args.iter().skip(1) {
         let name = arg.to_string_lossy();
         if name.starts_with('-') {
             continue;
         }
-        let known = current.get_subcommands().any(|sub| named(sub, &name));
-        if !known {
-            break;
-        }
-        match current.find_subcommand_mut(&*name) {
-            Some(sub) => current = sub,
-            None => break,
-        }
+        let Some(sub) = current.get_subcommands().find(|sub| named(sub, &name)) else { break };
+        current = sub.clone();
     }
     current.render_help().to_string()
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::catalog::Catalog;
 use crate::certificate::Identity;
-use crate::directory::Directory;
+use crate::directory::{Directory, Held};
 use crate::ops::Operations;
 use crate::ops::events::Events;
 use crate::service::verify;
@@ -21,6 +22,8 @@ use crate::{db, http, listen, sweep};
 
 /// How long running operations may take to end when the daemon ends.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long the database writer may take after that.
+const LAST_COMMITS: Duration = Duration::from_secs(2);
 
 /// How the daemon runs.
 #[derive(Debug)]
@@ -31,20 +34,30 @@ pub struct Options {
     pub group: Option<String>,
 }
 
-/// Serves until a signal or a request ends it.
-pub async fn serve(options: Options) -> anyhow::Result<()> {
-    let Options { directory, group } = options;
-    let held = directory.hold()?;
-    raise_file_limit();
-    let shutdown = CancellationToken::new();
-    end_on_signals(&shutdown)?;
+/// The daemon's parts over an open store, before anyone is listened to.
+#[derive(Debug)]
+pub struct Started {
+    /// The parts.
+    pub app: Arc<App>,
+    writer: JoinHandle<()>,
+    held: Held,
+}
+
+/// Opens the store in `directory`, which the result holds.
+pub async fn start(directory: &Directory, shutdown: CancellationToken) -> anyhow::Result<Started> {
+    start_held(directory, directory.hold()?, shutdown).await
+}
+
+async fn start_held(
+    directory: &Directory,
+    held: Held,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Started> {
     let identity = {
         let directory = directory.clone();
         tokio::task::spawn_blocking(move || Identity::load_or_create(&directory))
     };
     directory.empty_spool().context("cannot empty the spool directory")?;
-    // Clients may connect from here on; they are answered when the store is loaded.
-    let listener = listen::unix::bind(&directory.socket(), group.as_deref())?;
     let mut opened = db::open(&directory.database()).await?;
     let catalog = Arc::new(Catalog::default());
     catalog.fill(opened.load().await?);
@@ -64,30 +77,54 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
         edits: tokio::sync::Mutex::default(),
         identity: identity.await??,
         root: directory.root().to_owned(),
-        shutdown: shutdown.clone(),
+        shutdown,
     });
+    Ok(Started { app, writer, held })
+}
+
+impl Started {
+    /// Lets running operations end, then the database, then the directory.
+    pub async fn end(self) {
+        let Self { app, writer, held } = self;
+        // Deep checks start again at the next start.
+        for check in app.pending_checks.lock().values() {
+            check.abandon();
+        }
+        app.operations.drain(GRACE).await;
+        drop(app);
+        // The writer ends when nobody can send it anything any more.
+        let _ = tokio::time::timeout(LAST_COMMITS, writer).await;
+        drop(held);
+    }
+}
+
+/// Serves until a signal or a request ends it.
+pub async fn serve(options: Options) -> anyhow::Result<()> {
+    let Options { directory, group } = options;
+    let held = directory.hold()?;
+    raise_file_limit();
+    let shutdown = CancellationToken::new();
+    end_on_signals(&shutdown)?;
+    // Clients may connect from here on; they are answered when the store is loaded.
+    let listener = listen::unix::bind(&directory.socket(), group.as_deref())?;
+    let started = start_held(&directory, held, shutdown.clone()).await?;
+    let app = started.app.clone();
     tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
     let tidy = tokio::spawn({
         let app = app.clone();
         async move {
             verify::resume(&app).await;
-            sweep::run_once(&app).await
+            if let Err(error) = sweep::run_once(&app).await {
+                tracing::error!(%error, "cannot look for files that no image uses");
+            }
         }
     });
-    listen::unix::serve(listener, http::router(app.clone()), shutdown).await;
+    listen::unix::serve(listener, http::router(app), shutdown).await;
     tracing::info!("ending");
     tidy.abort();
-    // Deep checks start again at the next start.
-    for check in app.pending_checks.lock().values() {
-        check.abandon();
-    }
-    app.operations.drain(GRACE).await;
-    let root = directory.socket();
-    drop(app);
-    // The writer ends when nobody can send it anything; background checks may still hold on.
-    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
-    let _ = std::fs::remove_file(root);
-    drop(held);
+    started.end().await;
+    // Only now: while the socket is there, the directory is in use.
+    let _ = std::fs::remove_file(directory.socket());
     Ok(())
 }
 

@@ -79,9 +79,7 @@ impl Architecture {
         match self {
             Self::I686 => &["i386", "i586", "386", "x86", "generic_32"],
             Self::X86_64 => &["amd64", "generic_64"],
-            Self::Armv7l => {
-                &["armhf", "armhfp", "armv7a_hardfp", "armv7", "armv7a_vfpv3_hardfp"]
-            }
+            Self::Armv7l => &["armhf", "armhfp", "armv7a_hardfp", "armv7", "armv7a_vfpv3_hardfp"],
             Self::Aarch64 => &["arm64", "arm64_generic"],
             Self::Ppc => &["powerpc"],
             Self::Ppc64 => &["powerpc64"],
@@ -89,11 +87,7 @@ impl Architecture {
             Self::Mips => &["mipsel"],
             Self::Mips64 => &["mips64el"],
             Self::Armv6l => &["armel", "arm"],
-            Self::S390x
-            | Self::Riscv32
-            | Self::Riscv64
-            | Self::Armv8l
-            | Self::Loongarch64 => &[],
+            Self::S390x | Self::Riscv32 | Self::Riscv64 | Self::Armv8l | Self::Loongarch64 => &[],
         }
     }
 

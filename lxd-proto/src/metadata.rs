@@ -155,9 +155,8 @@ mod yaml {
             if yaml.len() > Self::MAX_BYTES {
                 return Err(MetadataError::TooLarge);
             }
-            let document: Option<Document> =
-                serde_saphyr::from_slice_with_options(yaml, options())
-                    .map_err(|error| MetadataError::Yaml(error.to_string()))?;
+            let document: Option<Document> = serde_saphyr::from_slice_with_options(yaml, options())
+                .map_err(|error| MetadataError::Yaml(error.to_string()))?;
             let document = document.unwrap_or_default();
             let architecture = document.architecture.unwrap_or_default().parse()?;
             let creation_date = document.creation_date.0;
@@ -246,8 +245,11 @@ mod yaml {
     }
 }
 
-#[cfg(all(test, feature = "format"))]
+#[cfg(test)]
+#[cfg(feature = "format")]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     fn parse(yaml: &str) -> Result<Metadata, String> {
@@ -291,7 +293,25 @@ unknown: [1, {two: 3}]
     #[test]
     fn awkward_values_survive_writing() {
         let mut metadata = parse("architecture: amd64\ncreation_date: 1\n").unwrap();
-        for value in ["", "yes", "null", "~", "1_000", "22.04", "a: b", "# no", "två\nrader", "'", "\"", "0x1f", "\t", " lead", "*x", "&y", "!z"] {
+        for value in [
+            "",
+            "yes",
+            "null",
+            "~",
+            "1_000",
+            "22.04",
+            "a: b",
+            "# no",
+            "två\nrader",
+            "'",
+            "\"",
+            "0x1f",
+            "\t",
+            " lead",
+            "*x",
+            "&y",
+            "!z",
+        ] {
             metadata.properties.insert(format!("k{value}"), value.to_owned());
         }
         let yaml = metadata.to_yaml().unwrap();
@@ -392,7 +412,7 @@ unknown: [1, {two: 3}]
         let mut laughs = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for i in 1..12 {
             let previous = format!("*a{}", i - 1);
-            laughs.push_str(&format!("a{i}: &a{i} [{}]\n", vec![previous; 10].join(",")));
+            writeln!(laughs, "a{i}: &a{i} [{}]", vec![previous; 10].join(",")).unwrap();
         }
         parse(&format!("architecture: amd64\ncreation_date: 1\n{laughs}")).unwrap_err();
         let deep = format!("x: {}{}\n", "[".repeat(10_000), "]".repeat(10_000));

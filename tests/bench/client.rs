@@ -33,7 +33,8 @@ struct Head {
 impl Connection {
     /// Connects; `room` is the size of its read buffer.
     pub(crate) fn with_room(socket: &Path, room: usize) -> Result<Self> {
-        let stream = UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
+        let stream = UnixStream::connect(socket)
+            .with_context(|| format!("cannot connect to {}", socket.display()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream, buffer: vec![0; room].into_boxed_slice(), start: 0, end: 0 })
@@ -48,6 +49,16 @@ impl Connection {
     pub(crate) fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>)> {
         self.send("GET", path, "")?;
         self.answer()
+    }
+
+    /// Like [`Connection::get`], but an answer that is cut short counts for what came of it.
+    pub(crate) fn get_what_comes(&mut self, path: &str) -> Result<(u16, Vec<u8>)> {
+        self.send("GET", path, "")?;
+        let head = self.head()?;
+        let mut body = Vec::with_capacity(head.length.unwrap_or(1024));
+        // What is missing shows in what is there.
+        let _ = self.body(&head, |part| body.extend_from_slice(part));
+        Ok((head.status, body))
     }
 
     /// Sends a small request; the envelope of a success.
@@ -69,7 +80,12 @@ impl Connection {
     }
 
     /// Uploads `parts`, one after the other, as one body; what was timed.
-    pub(crate) fn upload(&mut self, kind: &str, parts: &[&[u8]], pace: Option<f64>) -> Result<Upload> {
+    pub(crate) fn upload(
+        &mut self,
+        kind: &str,
+        parts: &[&[u8]],
+        pace: Option<f64>,
+    ) -> Result<Upload> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let head = format!(
             "POST /1.0/images HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
@@ -95,7 +111,8 @@ impl Connection {
         let done = self.finished(&accepted)?;
         let success = Instant::now();
         ensure!(sent == length, "the upload was answered before its end");
-        let fingerprint = done["metadata"]["fingerprint"].as_str().context("an image without a fingerprint")?;
+        let fingerprint =
+            done["metadata"]["fingerprint"].as_str().context("an image without a fingerprint")?;
         Ok(Upload {
             total: (success - first).as_secs_f64(),
             tail: (success - last).as_secs_f64(),
@@ -105,9 +122,16 @@ impl Connection {
 
     /// Waits for an operation; its final object, if it succeeded.
     pub(crate) fn finished(&mut self, accepted: &Value) -> Result<Value> {
-        let operation = accepted["operation"].as_str().context("an answer without an operation")?.to_owned();
-        let done = self.call("GET", &format!("{operation}/wait?timeout=180"), "")?["metadata"].take();
-        ensure!(done["status"] == "Success", "the operation ended with {}: {}", done["status"], done["err"]);
+        let operation =
+            accepted["operation"].as_str().context("an answer without an operation")?.to_owned();
+        let done =
+            self.call("GET", &format!("{operation}/wait?timeout=180"), "")?["metadata"].take();
+        ensure!(
+            done["status"] == "Success",
+            "the operation ended with {}: {}",
+            done["status"],
+            done["err"]
+        );
         Ok(done)
     }
 
@@ -184,7 +208,9 @@ impl Connection {
         }
         loop {
             let size = self.line()?;
-            let Ok(size) = usize::from_str_radix(&size, 16) else { bail!("not a chunk size: {size:?}") };
+            let Ok(size) = usize::from_str_radix(&size, 16) else {
+                bail!("not a chunk size: {size:?}")
+            };
             self.exactly(size, &mut take)?;
             self.line()?;
             if size == 0 {
@@ -218,7 +244,8 @@ pub(crate) struct Upload {
 }
 
 fn envelope(status: u16, answer: &[u8]) -> Result<Value> {
-    let json: Value = serde_json::from_slice(answer).with_context(|| format!("status {status}, and no JSON"))?;
+    let json: Value =
+        serde_json::from_slice(answer).with_context(|| format!("status {status}, and no JSON"))?;
     if status >= 300 || json["type"] == "error" {
         bail!("status {status}: {}", json["error"]);
     }

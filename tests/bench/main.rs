@@ -1,7 +1,6 @@
 //! `lxd-bench`: what `cargo xtask bench` runs: this daemon and a real LXD in turn, in one run.
 
 mod client;
-mod compressed;
 mod options;
 mod payload;
 mod process;
@@ -17,22 +16,23 @@ use anyhow::Result;
 use clap::Parser;
 
 use options::Options;
-use report::Report;
+use scenario::Bench;
 
 fn main() -> Result<()> {
     let start = Instant::now();
     let options = Options::parse().settled()?;
-    let mut report = Report::new(&options);
-    for scenario in options.scenarios() {
-        progress(&format!("{} …", scenario.name()));
-        if let Err(error) = scenario.run(&options, &mut report) {
-            report.note(format!("{}: not measured: {error:#}", scenario.name()));
+    let mut bench = Bench::new(options);
+    for scenario in bench.options.scenarios() {
+        progress(&format!("{scenario:?} …"));
+        if let Err(error) = bench.run(scenario) {
+            bench.report.note(format!("{scenario:?} was not measured: {error:#}"));
         }
     }
-    report.note(format!("the whole run took {:.0} s", start.elapsed().as_secs_f64()));
-    report.print()?;
-    if let Some(path) = &options.json {
-        report.save(path)?;
+    let took = start.elapsed().as_secs_f64();
+    bench.report.note(format!("the whole run took {took:.0} s"));
+    bench.report.print()?;
+    if let Some(path) = &bench.options.json {
+        bench.report.save(path)?;
     }
     Ok(())
 }

@@ -25,7 +25,8 @@ impl Counters {
         let stat = self.read("stat")?;
         // The name in parentheses may hold spaces; utime to cstime are fields 14 to 17.
         let fields = stat.rsplit(") ").next().unwrap_or_default();
-        let ticks = fields.split(' ').skip(11).take(4).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>();
+        let ticks =
+            fields.split(' ').skip(11).take(4).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>();
         #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok(ticks / per_second)
@@ -64,7 +65,10 @@ impl Counters {
 
     fn status_field(self, field: &str) -> Result<f64> {
         let status = self.read("status")?;
-        let kib = status.lines().find_map(|line| line.strip_prefix(field)).and_then(|rest| rest.trim().strip_suffix(" kB"));
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .and_then(|rest| rest.trim().strip_suffix(" kB"));
         let kib = kib.with_context(|| format!("no {field} in /proc/{}/status", self.pid))?;
         Ok(kib.trim().parse::<f64>()? * 1024.0)
     }
@@ -75,7 +79,10 @@ impl Counters {
         let io = self.read("io")?;
         let field = |name: &str| -> Result<f64> {
             let value = io.lines().find_map(|line| line.strip_prefix(name));
-            Ok(value.with_context(|| format!("no {name} in /proc/{}/io", self.pid))?.trim().parse()?)
+            Ok(value
+                .with_context(|| format!("no {name} in /proc/{}/io", self.pid))?
+                .trim()
+                .parse()?)
         };
         Ok(Written { disk: field("write_bytes:")?, calls: field("wchar:")? })
     }

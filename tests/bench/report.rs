@@ -39,11 +39,19 @@ pub(crate) struct Metric {
 }
 
 impl Metric {
-    pub(crate) const fn lower(figure: &'static str, title: &'static str, unit: &'static str) -> Self {
+    pub(crate) const fn lower(
+        figure: &'static str,
+        title: &'static str,
+        unit: &'static str,
+    ) -> Self {
         Self { figure, title, unit, better: Better::Lower }
     }
 
-    pub(crate) const fn higher(figure: &'static str, title: &'static str, unit: &'static str) -> Self {
+    pub(crate) const fn higher(
+        figure: &'static str,
+        title: &'static str,
+        unit: &'static str,
+    ) -> Self {
         Self { figure, title, unit, better: Better::Higher }
     }
 }
@@ -81,26 +89,39 @@ impl Report {
     }
 
     /// A line of the table.
-    pub(crate) fn row(&mut self, scenario: &str, metric: Metric, target: Target, outcome: &Outcome) {
+    pub(crate) fn row(
+        &mut self,
+        scenario: &str,
+        metric: Metric,
+        target: Target,
+        outcome: &Outcome,
+    ) {
         let (ours, lxd) = outcome.figure(metric.figure);
         let said = |r: Result<f64>| r.map_err(|error| format!("{error:#}"));
-        let row = Row { scenario: scenario.to_owned(), metric, target, ours: said(ours), lxd: said(lxd) };
+        let row =
+            Row { scenario: scenario.to_owned(), metric, target, ours: said(ours), lxd: said(lxd) };
         crate::progress(&row.cells().join("  "));
         self.rows.push(row);
     }
 
     /// Prints the table, then the notes and the reasons of what could not be measured.
     pub(crate) fn print(&self) -> Result<()> {
-        let head = ["scenario", "figure", "target", "ours", "LXD 5.0.2", "ratio", ""].map(str::to_owned);
+        let head =
+            ["scenario", "figure", "target", "ours", "LXD 5.0.2", "ratio", ""].map(str::to_owned);
         let mut lines = vec![head];
         lines.extend(self.rows.iter().map(Row::cells));
-        let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..7).map(width).collect();
         let mut out = std::io::stdout().lock();
         for (number, line) in lines.iter().enumerate() {
             for (column, cell) in line.iter().enumerate() {
                 let pad = widths[column];
-                if column < 3 { write!(out, "{cell:<pad$}  ")? } else { write!(out, "{cell:>pad$}  ")? }
+                if column < 3 {
+                    write!(out, "{cell:<pad$}  ")?
+                } else {
+                    write!(out, "{cell:>pad$}  ")?
+                }
             }
             writeln!(out)?;
             if number == 0 {
@@ -168,8 +189,12 @@ impl Row {
         };
         let target = match self.target {
             Target::Times(times) => format!("≥ {times}×"),
-            Target::AtMost(most) => format!("≤ {} {}", figure(most), self.metric.unit).trim_end().to_owned(),
-            Target::AtLeast(least) => format!("≥ {} {}", figure(least), self.metric.unit).trim_end().to_owned(),
+            Target::AtMost(most) => {
+                format!("≤ {} {}", figure(most), self.metric.unit).trim_end().to_owned()
+            }
+            Target::AtLeast(least) => {
+                format!("≥ {} {}", figure(least), self.metric.unit).trim_end().to_owned()
+            }
             Target::Context => String::new(),
         };
         let verdict = match self.reached() {

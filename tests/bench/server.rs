@@ -35,7 +35,8 @@ impl Server {
     /// A home without a process yet.
     pub(crate) fn prepare(side: Side, parent: &Path) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("b-").tempdir_in(parent);
-        let home = home.with_context(|| format!("cannot make a directory in {}", parent.display()))?;
+        let home =
+            home.with_context(|| format!("cannot make a directory in {}", parent.display()))?;
         std::fs::create_dir(home.path().join("d"))?;
         std::fs::create_dir(home.path().join("conf"))?;
         Ok(Self { side, home, process: None })
@@ -47,7 +48,16 @@ impl Server {
         server.launch()?;
         if side == Side::Lxd {
             server.lxc(&["storage", "create", "default", "dir"])?;
-            server.lxc(&["profile", "device", "add", "default", "root", "disk", "path=/", "pool=default"])?;
+            server.lxc(&[
+                "profile",
+                "device",
+                "add",
+                "default",
+                "root",
+                "disk",
+                "path=/",
+                "pool=default",
+            ])?;
         }
         Ok(server)
     }
@@ -68,14 +78,15 @@ impl Server {
         // A group of its own: an interrupted run must not leave children of LXD confused.
         command.process_group(0);
         let start = Instant::now();
-        let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let child = self.process.insert(child);
         let socket = self.home.path().join("d/unix.socket");
         while !answers(&socket) {
             if let Some(status) = child.try_wait()? {
                 bail!("{} ended at its start ({status}): {}", program.display(), self.log_end());
             }
-            ensure!(start.elapsed() < Duration::from_secs(120), "no answer on {}", socket.display());
+            ensure!(start.elapsed() < Duration::from_mins(2), "no answer on {}", socket.display());
             std::thread::sleep(Duration::from_micros(300));
         }
         Ok(start.elapsed().as_secs_f64())
@@ -83,7 +94,10 @@ impl Server {
 
     fn lxc(&self, words: &[&str]) -> Result<()> {
         let mut command = Command::new("lxc");
-        command.args(words).env("LXD_DIR", self.dir()).env("LXD_CONF", self.home.path().join("conf"));
+        command
+            .args(words)
+            .env("LXD_DIR", self.dir())
+            .env("LXD_CONF", self.home.path().join("conf"));
         let output = command.output().context("cannot run lxc")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "lxc {}: {}", words.join(" "), said.trim());
@@ -172,7 +186,8 @@ fn ours() -> Result<PathBuf> {
 }
 
 fn lxd() -> Result<PathBuf> {
-    let found = ["/usr/bin/lxd", "/usr/sbin/lxd"].map(PathBuf::from).into_iter().find(|p| p.is_file());
+    let found =
+        ["/usr/bin/lxd", "/usr/sbin/lxd"].map(PathBuf::from).into_iter().find(|p| p.is_file());
     ensure!(tool::is_root(), "a real LXD needs root");
     found.context("no lxd: apt-get install --no-install-recommends lxd lxd-client")
 }

@@ -59,6 +59,16 @@ impl Pair {
         Outcome { ours: ours.map(|list| medians(&list)), lxd: lxd.map(|list| medians(&list)) }
     }
 
+    /// Does `work` with both; a side that fails is out from then on.
+    pub(crate) fn on_both(&mut self, mut work: impl FnMut(&mut Server) -> Result<()>) {
+        for side in [&mut self.ours, &mut self.lxd] {
+            let Ok(server) = side else { continue };
+            if let Err(error) = work(server) {
+                *side = Err(error);
+            }
+        }
+    }
+
     fn server(&mut self, side: Side) -> Result<&mut Server> {
         let server = if side == Side::Ours { &mut self.ours } else { &mut self.lxd };
         server.as_mut().map_err(|error| anyhow!("{error:#}"))

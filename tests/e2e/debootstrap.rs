@@ -53,7 +53,9 @@ fn two_tarballs_packed_by_tar() {
         let tar = |line: String| daemon.point(system("tar", &line)).ok();
         tar(format!("--numeric-owner {flags} rootfs{number} -C image/rootfs ."));
         tar(format!("{flags} meta{number} -C image metadata.yaml templates"));
-        tar(format!("--numeric-owner --xattrs {flags} whole{number} -C image metadata.yaml templates rootfs"));
+        tar(format!(
+            "--numeric-owner --xattrs {flags} whole{number} -C image metadata.yaml templates rootfs"
+        ));
         let run = |line: String| daemon.client(client, &line).ok();
         run(format!("image import meta{number} rootfs{number} --alias split{number}"));
         run(format!("image import whole{number} --alias unified{number}"));
@@ -82,7 +84,10 @@ fn two_tarballs_packed_by_tar() {
         let file = exported("split", false);
         tar(format!("-xf {} -C {}", file.display(), unpacked.display()));
         daemon
-            .point(system("diff", &format!("-r --no-dereference image/rootfs/etc {}/etc", unpacked.display())))
+            .point(system(
+                "diff",
+                &format!("-r --no-dereference image/rootfs/etc {}/etc", unpacked.display()),
+            ))
             .ok()
             .silent();
     }

@@ -2,7 +2,7 @@
 
 use lxd_tests::client::Finished;
 use lxd_tests::daemon::Daemon;
-use lxd_tests::fixtures::{Compression, Recipe};
+use lxd_tests::fixtures::{Compression, Recipe, Tar};
 use lxd_tests::{mask, peer};
 use serde_json::{Value, json};
 
@@ -18,13 +18,16 @@ impl Pair {
         let pair = Self { ours: Daemon::start(), judge: peer::start(), differences: Vec::new() };
         let one = Recipe::new("one").property("os", "busybox").property("release", "1");
         let two = Recipe::new("two").property("os", "debian").architecture("arm64");
+        let mut no_metadata = Tar::new();
+        no_metadata.dir("rootfs/");
+        no_metadata.file("rootfs/x", b"y");
         let files = [
             ("one.tar.gz", one.unified(Compression::Gz)),
             ("two-meta.tar.xz", two.metadata(Compression::Xz)),
             ("two-root.tar.gz", two.root(Compression::Gz)),
             ("disk.qcow2", two.root_qcow2()),
             ("text", b"no archive".to_vec()),
-            ("no-metadata.tar", Compression::Plain.bytes(&Recipe::new("x").root(Compression::Plain))),
+            ("no-metadata.tar", no_metadata.end()),
         ];
         for daemon in [&pair.ours, &pair.judge] {
             for (name, bytes) in &files {
@@ -130,7 +133,6 @@ fn importing_listing_and_inspecting() {
         "/1.0/images?filter=properties.os+eq+busybox",
         "/1.0/images?filter=foo",
         "/1.0/images/ffff",
-        "/1.0/images/aliases",
         "/1.0/images/aliases?recursion=1",
         "/1.0/images/aliases/uno/1",
         "/1.0/images/aliases/nothing",
@@ -153,7 +155,10 @@ fn editing_naming_and_deleting() {
     for (line, stdin) in [
         ("image import one.tar.gz --alias one", ""),
         ("image import two-meta.tar.xz two-root.tar.gz --alias two", ""),
-        ("image edit one", "properties:\n  a: b\n  c: ''\npublic: true\nexpires_at: 2030-01-01T00:00:00Z\n"),
+        (
+            "image edit one",
+            "properties:\n  a: b\n  c: ''\npublic: true\nexpires_at: 2030-01-01T00:00:00Z\n",
+        ),
         ("image show one", ""),
         ("image info one", ""),
         ("image edit one", "properties: [\n"),
@@ -184,7 +189,6 @@ fn editing_naming_and_deleting() {
         ("image alias list -f csv", ""),
         ("image delete two", ""),
         ("image list", ""),
-        ("image refresh nothing", ""),
     ] {
         pair.step(line, stdin);
     }

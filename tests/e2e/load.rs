@@ -67,7 +67,8 @@ fn look_ups_beside_silent_connections_and_slow_uploads() {
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let target = http.import(&Recipe::new("known").unified(Compression::Gz));
-    http.json("POST", "/1.0/images/aliases", &json!({"name": "known", "target": target})).expect(201);
+    http.json("POST", "/1.0/images/aliases", &json!({"name": "known", "target": target}))
+        .expect(201);
     p99(&http);
 
     // In turn, so that a slow moment of the machine hits both.
@@ -96,7 +97,9 @@ fn two_hundred_uploads_at_once() {
     std::thread::scope(|scope| {
         for number in 0..200 {
             let http = http.clone();
-            scope.spawn(move || http.import(&Recipe::new(&format!("n{number}")).unified(Compression::Gz)));
+            scope.spawn(move || {
+                http.import(&Recipe::new(&format!("n{number}")).unified(Compression::Gz))
+            });
         }
     });
     assert_eq!(http.metadata("/1.0/images").as_array().map(Vec::len), Some(201));

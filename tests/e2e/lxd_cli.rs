@@ -27,7 +27,8 @@ fn progress_goes_to_standard_error_and_results_to_standard_output() {
     daemon.cli(&format!("image delete {print}")).ok();
 
     let done = daemon.cli("image import big.tar --progress json").ok();
-    let updates: Vec<Value> = done.stderr.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let updates: Vec<Value> =
+        done.stderr.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
     assert!(!updates.is_empty(), "no progress as JSON lines:\n{done}");
     daemon.cli(&format!("image delete {print}")).ok();
     let done = daemon.cli("image import big.tar --progress none").ok();
@@ -226,7 +227,9 @@ fn exports_by_the_other_client() {
     for (writer, reader) in [(Client::Lxc, Client::Cli), (Client::Cli, Client::Lxc)] {
         let dir = subdir(&daemon.work(), &format!("{writer:?}"));
         daemon.client(writer, &format!("image export {print}")).dir(&dir).ok();
-        daemon.http().finish(&daemon.http().request("DELETE", &format!("/1.0/images/{print}")).send(b""));
+        daemon
+            .http()
+            .finish(&daemon.http().request("DELETE", &format!("/1.0/images/{print}")).send(b""));
         let line = format!("image import meta-{print}.tar.gz {print}.tar.xz");
         daemon.client(reader, &line).dir(&dir).ok().says(&print);
     }

@@ -93,7 +93,11 @@ fn bz2_and_lzma() {
 fn split() {
     measure("split", 0, |daemon| {
         let metadata = Recipe::new("big").metadata(Compression::Gz);
-        let request = daemon.http().request("POST", "/1.0/images").header("Content-Type", &multipart_type()).chunked();
+        let request = daemon
+            .http()
+            .request("POST", "/1.0/images")
+            .header("Content-Type", &multipart_type())
+            .chunked();
         let body = lxd_tests::http::multipart(&[("metadata", &metadata), ("rootfs", b"")]);
         // Everything before the root's bytes, then the root, then what closes the body.
         let tail = body.len() - body.iter().rev().skip(2).position(|b| *b == b'\n').unwrap() - 4;

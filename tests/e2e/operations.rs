@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lxd_tests::client::Client;
 use lxd_tests::daemon::Daemon;
-use lxd_tests::fixtures::{Compression, Recipe, noise};
+use lxd_tests::fixtures::{Compression, Recipe, big};
 use lxd_tests::wait;
 use serde_json::json;
 
@@ -129,9 +129,9 @@ fn waiting_has_a_limit() {
 fn an_upload_that_breaks_off_leaves_nothing() {
     let daemon = Daemon::start();
     let http = daemon.http();
-    let bytes = noise(1, 3 << 20);
+    let bytes = big::unified(Vec::new(), "cut", 3, Compression::Plain).unwrap();
     let mut upload = http.request("POST", "/1.0/images").chunked();
-    upload.chunk(&bytes).unwrap();
+    upload.chunk(&bytes[..2 << 20]).unwrap();
     wait::until("the spool to grow", || daemon.bytes_in("spool") > 0);
     drop(upload);
     wait::until("the spool to be empty", || daemon.files_in("spool").is_empty());
@@ -143,7 +143,7 @@ fn an_upload_that_breaks_off_leaves_nothing() {
         let mut pipe = std::fs::File::options().write(true).open(&fifo).unwrap();
         let start = Recipe::new("cut").unified(Compression::Plain);
         std::io::Write::write_all(&mut pipe, &start[..start.len() - 600]).unwrap();
-        wait::until("the spool to fill", || client == Client::Cli || daemon.bytes_in("spool") > 0);
+        wait::until("the upload", || client == Client::Cli || !daemon.files_in("spool").is_empty());
         running.signal(rustix::process::Signal::INT);
         let done = running.wait();
         assert_ne!(done.code, 0, "{done}");

@@ -18,7 +18,8 @@ fn the_scenario() {
     daemon.file("unified.tar.gz", &unified);
     daemon.file("meta.tar.xz", &metadata);
     daemon.file("root.tar.gz", &rootfs);
-    let line = format!("scenario.py {} {}", fingerprint(&[&unified]), fingerprint(&[&metadata, &rootfs]));
+    let line =
+        format!("scenario.py {} {}", fingerprint(&[&unified]), fingerprint(&[&metadata, &rootfs]));
     daemon.point(Invocation::new(&python, &line)).ok().says("all steps passed");
     assert_eq!(daemon.http().metadata("/1.0/images"), serde_json::json!([]));
 }

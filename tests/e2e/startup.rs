@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lxd_tests::client::{Invocation, system};
 use lxd_tests::daemon::{Daemon, Kind};
-use lxd_tests::fixtures::{Compression, Recipe};
+use lxd_tests::fixtures::{Compression, Recipe, big};
 use lxd_tests::tool;
 use lxd_tests::wait::{self, Turn};
 use serde_json::json;
@@ -56,7 +56,6 @@ fn the_socket_group() {
 #[test]
 fn a_directory_of_a_real_lxd() {
     let daemon = Daemon::prepare(Kind::Ours, Turn::shared());
-    daemon.imaged("waitready --timeout 0").fails();
     std::fs::create_dir_all(daemon.dir().join("database")).unwrap();
     std::fs::write(daemon.dir().join("database/local.db"), "SQLite format 3").unwrap();
     let done = daemon.imaged("").fails();
@@ -120,7 +119,8 @@ fn sigterm_with_work_under_way() {
     let http = daemon.http();
     let kept = http.import(&Recipe::new("kept").unified(Compression::Gz));
     let mut upload = http.request("POST", "/1.0/images").chunked();
-    upload.chunk(&lxd_tests::fixtures::noise(1, 2 << 20)).unwrap();
+    let image = big::unified(Vec::new(), "cut", 3, Compression::Plain).unwrap();
+    upload.chunk(&image[..2 << 20]).unwrap();
     wait::until("the upload to be under way", || daemon.bytes_in("spool") > 0);
     let mut events = lxd_tests::events::Events::listen(&http, "");
     let start = Instant::now();
@@ -171,7 +171,9 @@ fn as_an_ordinary_user() {
 fn help_helps() {
     let daemon = Daemon::prepare(Kind::Ours, Turn::shared());
     let help = daemon.imaged("--help").ok();
-    for word in ["LXD_DIR", "unix.socket", "waitready", "shutdown", "fsck", "--group", "LXD_IMAGED_LOG"] {
+    for word in
+        ["LXD_DIR", "unix.socket", "waitready", "shutdown", "fsck", "--group", "LXD_IMAGED_LOG"]
+    {
         assert!(help.stdout.contains(word), "no word about {word}:\n{help}");
     }
     for command in ["waitready", "shutdown", "fsck"] {
@@ -206,7 +208,8 @@ fn a_restart_keeps_everything() {
         let print = http.import(&image);
         let alias = json!({"name": format!("a/{number}"), "target": print, "description": "d"});
         http.json("POST", "/1.0/images/aliases", &alias).expect(201);
-        let edit = json!({"public": number % 2 == 0, "auto_update": true, "properties": {"ünï": "<&>"}});
+        let edit =
+            json!({"public": number % 2 == 0, "auto_update": true, "properties": {"ünï": "<&>"}});
         http.json("PATCH", &format!("/1.0/images/{print}"), &edit).expect(200);
     }
     let before = http.metadata("/1.0/images?recursion=1");

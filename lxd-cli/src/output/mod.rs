@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Outcome};
 
 pub(crate) use document::{Node, Times};
-pub(crate) use natural::{natural, sort_rows};
+pub(crate) use natural::sort_rows;
 pub(crate) use table::Table;
 
 /// The shape of a result.

@@ -20,7 +20,7 @@ fn compare_cells(a: &str, b: &str) -> Ordering {
 
 /// Compares runs of digits as numbers and all else as bytes; equal numbers with different
 /// zeros in front are told apart at the end, so that this is a total order.
-pub(crate) fn natural(a: &str, b: &str) -> Ordering {
+fn natural(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
         match (run(left), run(right)) {

@@ -119,11 +119,10 @@ impl Checker {
     /// tarball, and everything of a squashfs file or a disk.
     pub fn skippable(&self) -> u64 {
         match &self.body {
-            Body::Head(_) => 0,
             Body::Tar(body) if self.file_type == Some(FileType::Tar(Compression::None)) => {
                 body.tar.skippable()
             }
-            Body::Tar(_) => 0,
+            Body::Head(_) | Body::Tar(_) => 0,
             Body::Whole => u64::MAX,
         }
     }

@@ -100,10 +100,9 @@ impl<W: Write> Compressor<W> {
                 encoder.include_checksum(true)?;
                 Encoder::Zstd(encoder)
             }
-            Compression::Bzip2 => Encoder::Bzip2(bzip2::write::BzEncoder::new(
-                out,
-                bzip2::Compression::new(level),
-            )),
+            Compression::Bzip2 => {
+                Encoder::Bzip2(bzip2::write::BzEncoder::new(out, bzip2::Compression::new(level)))
+            }
         };
         Ok(Self { compression, encoder })
     }
@@ -142,9 +141,7 @@ impl<W: Write> Write for Compressor<W> {
 
 impl<W: Write> fmt::Debug for Compressor<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compressor")
-            .field("compression", &self.compression)
-            .finish_non_exhaustive()
+        f.debug_struct("Compressor").field("compression", &self.compression).finish_non_exhaustive()
     }
 }
 
@@ -152,11 +149,9 @@ fn checked_level(compression: Compression, level: Option<u32>) -> io::Result<u32
     let Some(level) = level else { return Ok(compression.default_level()) };
     let reason = match compression.levels() {
         Some(levels) if levels.contains(&level) => return Ok(level),
-        Some(levels) => format!(
-            "{compression} has levels {} to {}, not {level}",
-            levels.start(),
-            levels.end()
-        ),
+        Some(levels) => {
+            format!("{compression} has levels {} to {}, not {level}", levels.start(), levels.end())
+        }
         None => "data that is not compressed has no level".to_owned(),
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
@@ -197,15 +192,15 @@ mod tests {
                 assert!(other == one, "{compression} with {threads} threads");
             }
             let mut decoder = Decoder::new(compression).unwrap();
-            let mut decoded = Vec::new();
+            let mut unpacked = Vec::new();
             decoder
                 .feed(&one, &mut |piece| {
-                    decoded.extend_from_slice(piece);
+                    unpacked.extend_from_slice(piece);
                     Ok::<_, FormatError>(())
                 })
                 .unwrap();
             decoder.finish().unwrap();
-            assert!(decoded == data, "{compression}");
+            assert!(unpacked == data, "{compression}");
         }
     }
 

@@ -25,7 +25,8 @@ struct Worker {
 
 impl<W: Write> ParallelGzip<W> {
     pub(super) fn new(out: W, level: u32, threads: usize) -> io::Result<Self> {
-        let workers = (0..threads.max(1)).map(|_| Worker::spawn(level)).collect::<Result<_, _>>()?;
+        let workers =
+            (0..threads.max(1)).map(|_| Worker::spawn(level)).collect::<Result<_, _>>()?;
         Ok(Self { out, block: Vec::with_capacity(BLOCK), workers, blocks: 0 })
     }
 

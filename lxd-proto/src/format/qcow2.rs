@@ -23,14 +23,15 @@ struct Header {
     l1_offset: u64,
     refcount_offset: u64,
     incompatible: u64,
-    header_length: u32,
+    length: u32,
 }
 
 impl Header {
     fn read(head: &[u8]) -> Option<Self> {
         let version = number(head, 4, 4)?;
         // Version 2 has a shorter header, and none of the later features.
-        let later = |at, len, default| if version == 2 { Some(default) } else { number(head, at, len) };
+        let later =
+            |at, len, default| if version == 2 { Some(default) } else { number(head, at, len) };
         Some(Self {
             version: u32::try_from(version).ok()?,
             backing_file: number(head, 8, 8)?,
@@ -41,7 +42,7 @@ impl Header {
             l1_offset: number(head, 40, 8)?,
             refcount_offset: number(head, 48, 8)?,
             incompatible: later(72, 8, 0)?,
-            header_length: u32::try_from(later(100, 4, 72)?).ok()?,
+            length: u32::try_from(later(100, 4, 72)?).ok()?,
         })
     }
 }
@@ -70,7 +71,8 @@ pub(super) fn check(file: &dyn ReadAt, limits: &Limits) -> Result<(), FormatErro
 /// The reason why the disk can't be used.
 pub(super) fn check_header(head: &[u8], len: u64, limits: &Limits) -> Result<(), FormatError> {
     let corrupt = |reason: &str| Err(FormatError::corrupt(DISK, reason));
-    let refuse = |reason: &str| Err(FormatError::NotSupported { what: DISK, reason: reason.into() });
+    let refuse =
+        |reason: &str| Err(FormatError::NotSupported { what: DISK, reason: reason.into() });
     if !head.starts_with(MAGIC) {
         return corrupt("it doesn't begin as a qcow2 disk does");
     }
@@ -127,7 +129,7 @@ fn check_features(header: &Header) -> Result<(), FormatError> {
         "it is marked as corrupt; mend it with `qemu-img check -r all`"
     } else if bits & !KNOWN != 0 {
         "it has features not known here"
-    } else if header.version == 3 && !(104..=65536).contains(&header.header_length) {
+    } else if header.version == 3 && !(104..=65536).contains(&header.length) {
         "the length of its header is out of range"
     } else {
         return Ok(());

@@ -229,7 +229,10 @@ impl Rules {
             match self.names.get(above) {
                 Some(Node::Directory) => {}
                 Some(_) => {
-                    return Err(FormatError::entry(path, "is below something that is no directory"));
+                    return Err(FormatError::entry(
+                        path,
+                        "is below something that is no directory",
+                    ));
                 }
                 None => self.add(above, Node::Directory)?,
             }

@@ -129,17 +129,17 @@ fn number(field: &[u8]) -> Result<i64, FormatError> {
     }
     let is_filler = |byte: &u8| matches!(byte, b' ' | 0);
     let start = field.iter().position(|byte| !is_filler(byte)).unwrap_or(field.len());
-    let digits = field[start..].iter().position(is_filler).map_or(&field[start..], |len| {
-        &field[start..start + len]
-    });
+    let digits = field[start..]
+        .iter()
+        .position(is_filler)
+        .map_or(&field[start..], |len| &field[start..start + len]);
     if !field[start + digits.len()..].iter().all(is_filler) {
         return Err(bad());
     }
     digits.iter().try_fold(0_i64, |value, digit| match digit {
-        b'0'..=b'7' => value
-            .checked_mul(8)
-            .map(|value| value + i64::from(digit - b'0'))
-            .ok_or_else(bad),
+        b'0'..=b'7' => {
+            value.checked_mul(8).map(|value| value + i64::from(digit - b'0')).ok_or_else(bad)
+        }
         _ => Err(bad()),
     })
 }
@@ -170,9 +170,8 @@ impl Pax {
     pub(super) fn parse(mut records: &[u8]) -> Result<Self, FormatError> {
         let mut pax = Self::default();
         while !records.is_empty() {
-            let (key, value, rest) = record(records)?;
-            pax.set(key, value)?;
-            records = rest;
+            let record = Record::split_off(&mut records)?;
+            pax.set(record.key, record.value)?;
         }
         Ok(pax)
     }
@@ -212,7 +211,7 @@ impl PaxSparse {
             b"map" => {
                 let numbers: Vec<u64> =
                     value.split(|&byte| byte == b',').map(decimal).collect::<Result<_, _>>()?;
-                if numbers.len() % 2 != 0 {
+                if !numbers.len().is_multiple_of(2) {
                     return Err(corrupt("the map of a sparse file is wrong"));
                 }
                 self.map =
@@ -242,15 +241,24 @@ fn path(value: &[u8]) -> Result<Vec<u8>, FormatError> {
     Ok(value.to_vec())
 }
 
-/// Splits off the first record, `LENGTH KEY=VALUE\n`.
-fn record(records: &[u8]) -> Result<(&[u8], &[u8], &[u8]), FormatError> {
-    let bad = || corrupt("an extended header can't be read");
-    let space = records.iter().take(20).position(|&byte| byte == b' ').ok_or_else(bad)?;
-    let len = usize::try_from(decimal(&records[..space])?).map_err(|_| bad())?;
-    let body = records.get(space + 1..len).ok_or_else(bad)?;
-    let body = body.strip_suffix(b"\n").ok_or_else(bad)?;
-    let equals = body.iter().position(|&byte| byte == b'=').ok_or_else(bad)?;
-    Ok((&body[..equals], &body[equals + 1..], &records[len..]))
+/// One record of an extended header, `LENGTH KEY=VALUE\n`.
+struct Record<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Takes the first record off the others.
+    fn split_off(records: &mut &'a [u8]) -> Result<Self, FormatError> {
+        let bad = || corrupt("an extended header can't be read");
+        let space = records.iter().take(20).position(|&byte| byte == b' ').ok_or_else(bad)?;
+        let len = usize::try_from(decimal(&records[..space])?).map_err(|_| bad())?;
+        let body = records.get(space + 1..len).ok_or_else(bad)?;
+        let body = body.strip_suffix(b"\n").ok_or_else(bad)?;
+        let equals = body.iter().position(|&byte| byte == b'=').ok_or_else(bad)?;
+        *records = &records[len..];
+        Ok(Self { key: &body[..equals], value: &body[equals + 1..] })
+    }
 }
 
 /// A number in decimal digits and nothing else.

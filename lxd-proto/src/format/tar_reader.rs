@@ -100,12 +100,7 @@ pub(super) struct TarReader {
 
 impl TarReader {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Header,
-            block: [0; BLOCK],
-            filled: 0,
-            pending: Pending::default(),
-        }
+        Self { state: State::Header, block: [0; BLOCK], filled: 0, pending: Pending::default() }
     }
 
     /// Takes the next bytes of the archive.
@@ -250,11 +245,7 @@ impl TarReader {
     }
 
     /// An entry proper begins.
-    fn entry(
-        &mut self,
-        header: &Header<'_>,
-        visitor: &mut dyn Visitor,
-    ) -> Result<(), FormatError> {
+    fn entry(&mut self, header: &Header<'_>, visitor: &mut dyn Visitor) -> Result<(), FormatError> {
         let Pending { name, link, pax } = std::mem::take(&mut self.pending);
         let pax = pax.unwrap_or_default();
         let mut sparse = pax.sparse;
@@ -281,7 +272,8 @@ impl TarReader {
             let entry =
                 Entry { name: &entry.name, link: &entry.link, kind, size: stored, sparse: false };
             let wanted = visitor.entry(&entry)?;
-            self.state = State::Data { left: stored, padding: padding(stored), handed: stored, wanted };
+            self.state =
+                State::Data { left: stored, padding: padding(stored), handed: stored, wanted };
             return self.advance(visitor);
         };
         if kind != EntryKind::File {
@@ -298,8 +290,7 @@ impl TarReader {
         if visitor.entry(&entry)? {
             return Err(FormatError::entry(entry.name, "must not be stored as a sparse file"));
         }
-        self.state =
-            State::SparseText { map, line: Vec::new(), numbers: 0, count: 0, offset: 0 };
+        self.state = State::SparseText { map, line: Vec::new(), numbers: 0, count: 0, offset: 0 };
         Ok(())
     }
 

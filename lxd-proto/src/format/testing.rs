@@ -158,8 +158,7 @@ pub(crate) fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
         }
         Compression::Zstd => zstd::encode_all(data, 1).unwrap(),
         Compression::Bzip2 => {
-            let mut encoder =
-                bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
             encoder.write_all(data).unwrap();
             encoder.finish().unwrap()
         }

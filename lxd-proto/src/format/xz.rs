@@ -125,8 +125,7 @@ impl Index {
             let block = bytes.number()?;
             let padded = block.checked_next_multiple_of(4).filter(|_| block > 0).ok_or_else(bad)?;
             index.total = index.total.checked_add(padded).ok_or_else(bad)?;
-            index.uncompressed =
-                index.uncompressed.checked_add(bytes.number()?).ok_or_else(bad)?;
+            index.uncompressed = index.uncompressed.checked_add(bytes.number()?).ok_or_else(bad)?;
         }
         if bytes.left() > 3 {
             return Err(bad());

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use lxd_proto::extensions;
 use lxd_proto::image::{Image, Verified};
 use lxd_proto::remote::Protocol;
@@ -113,7 +112,7 @@ fn minute_or_never(time: Timestamp) -> String {
 
 /// `2026/11/24 01:53 UTC`.
 pub(crate) fn minute(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y/%m/%d %H:%M UTC").to_string()
+    time.strftime("%Y/%m/%d %H:%M UTC").to_string()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use lxd_proto::filter::Filter;
 use lxd_proto::image::Image;
 use serde::Serialize;
@@ -254,7 +253,7 @@ fn alias_cell(image: &Image) -> String {
 
 /// `Nov 24, 2026 at 1:53am (UTC)`.
 fn for_people(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%b %-d, %Y at %-I:%M%P (UTC)").to_string()
+    time.strftime("%b %-d, %Y at %-I:%M%P (UTC)").to_string()
 }
 
 fn table(columns: &[Column], images: &[(String, Image)], several: bool) -> Table {

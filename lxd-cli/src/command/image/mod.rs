@@ -2,7 +2,7 @@
 
 mod alias;
 mod delete;
-mod edit;
+pub(crate) mod edit;
 mod export;
 mod filter;
 mod import;

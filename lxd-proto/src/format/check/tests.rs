@@ -72,7 +72,10 @@ fn other_files_are_refused() {
     for file in [&b""[..], b"x", b"PK\x03\x04 a zip file", &[0; 4096], METADATA] {
         assert_eq!(reason(Role::Unified, file), "Unsupported compression");
     }
-    assert_eq!(reason(Role::Unified, b"BZ"), "the bzip2 data is truncated; send the whole file again");
+    assert_eq!(
+        reason(Role::Unified, b"BZ"),
+        "the bzip2 data is truncated; send the whole file again"
+    );
     assert!(reason(Role::Unified, b"hsqs").contains("squashfs image is truncated"));
     assert!(reason(Role::Rootfs, b"QFI\xfb").contains("qcow2 disk is truncated"));
     let words = compress(Compression::Gzip, b"not a tar archive");

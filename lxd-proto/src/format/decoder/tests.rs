@@ -7,25 +7,20 @@ use crate::format::testing::{Random, compress};
 
 fn decode(compression: Compression, bytes: &[u8], piece: usize) -> Result<Vec<u8>, FormatError> {
     let mut decoder = Decoder::new(compression)?;
-    let mut decoded = Vec::new();
+    let mut unpacked = Vec::new();
     for input in bytes.chunks(piece) {
         decoder.feed(input, &mut |output| {
             assert!(output.len() <= PIECE);
-            decoded.extend_from_slice(output);
+            unpacked.extend_from_slice(output);
             Ok::<_, FormatError>(())
         })?;
     }
     decoder.finish()?;
-    Ok(decoded)
+    Ok(unpacked)
 }
 
-const CODECS: [Compression; 5] = [
-    Compression::Gzip,
-    Compression::Xz,
-    Compression::Zstd,
-    Compression::Bzip2,
-    Compression::Lzma,
-];
+const CODECS: [Compression; 5] =
+    [Compression::Gzip, Compression::Xz, Compression::Zstd, Compression::Bzip2, Compression::Lzma];
 
 /// Half noise, half zeros: several pieces of output, and a long run at the end.
 fn sample(len: usize) -> Vec<u8> {
@@ -41,8 +36,8 @@ fn pieces_of_any_size_decode_alike() {
             let data = sample(len);
             let bytes = compress(compression, &data);
             for piece in [1, 7, 64 << 10, bytes.len().max(1)] {
-                let decoded = decode(compression, &bytes, piece).unwrap();
-                assert!(decoded == data, "{compression} {len} by {piece}");
+                let unpacked = decode(compression, &bytes, piece).unwrap();
+                assert!(unpacked == data, "{compression} {len} by {piece}");
             }
         }
     }
@@ -50,8 +45,7 @@ fn pieces_of_any_size_decode_alike() {
 
 #[test]
 fn several_streams_are_one() {
-    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd, Compression::Bzip2]
-    {
+    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd, Compression::Bzip2] {
         let mut bytes = compress(compression, b"one ");
         bytes.extend(compress(compression, b""));
         bytes.extend(compress(compression, b"two"));

@@ -47,10 +47,7 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn new(
-        file: &'a dyn ReadAt,
-        superblock: &Superblock,
-    ) -> Result<Self, FormatError> {
+    pub(super) fn new(file: &'a dyn ReadAt, superblock: &Superblock) -> Result<Self, FormatError> {
         let zstd = match superblock.compressor {
             Compressor::Zstd => Some(zstd::bulk::Decompressor::new()?),
             _ => None,
@@ -104,8 +101,8 @@ impl<'a> Blocks<'a> {
 
     fn metadata(&mut self, start: u64) -> Result<Rc<MetadataBlock>, FormatError> {
         // Blocks begin anywhere; the multiplication spreads their starts over the slots.
-        let slot = usize::try_from(start.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57)
-            .unwrap_or_default();
+        let slot =
+            usize::try_from(start.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57).unwrap_or_default();
         if let Some(block) = &self.cache[slot]
             && block.start == start
         {
@@ -172,17 +169,15 @@ impl<'a> Blocks<'a> {
             }
             Compressor::Xz => lzma::Stream::new_stream_decoder(LZMA_MEMORY, 0)
                 .and_then(|stream| unlzma(stream, from, to))
-                .map_err(|error| lzma_error(error)),
+                .map_err(lzma_error),
             Compressor::Lzma => lzma::Stream::new_lzma_decoder(LZMA_MEMORY)
                 .and_then(|stream| unlzma(stream, from, to))
-                .map_err(|error| lzma_error(error)),
+                .map_err(lzma_error),
             Compressor::Lz4 => {
                 lz4_flex::block::decompress_into(from, to).map_err(|error| broken(&error))
             }
             Compressor::Zstd => match &mut self.zstd {
-                Some(zstd) => {
-                    zstd.decompress_to_buffer(from, to).map_err(|error| broken(&error))
-                }
+                Some(zstd) => zstd.decompress_to_buffer(from, to).map_err(|error| broken(&error)),
                 None => Err(broken(&"there is no decompressor")),
             },
         }

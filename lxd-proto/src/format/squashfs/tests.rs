@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
-use crate::image::InstanceType;
 use crate::format::qcow2;
 use crate::format::testing::{METADATA, Random};
+use crate::image::InstanceType;
 
 /// Packs a directory with Debian's squashfs-tools, which the test command installs.
 pub(crate) fn mksquashfs(dir: &Path, options: &[&str]) -> Vec<u8> {

@@ -5,15 +5,14 @@ use crate::format::testing::{METADATA, Random, TarBuilder};
 
 fn check_in(role: Role, archive: &[u8], piece: usize) -> Result<(Parts, u64, u64), String> {
     let mut check = TarCheck::new(role, Limits { entries: 1000, ..Limits::default() });
-    let result = archive
+    archive
         .chunks(piece)
         .try_for_each(|piece| check.feed(piece))
         .and_then(|()| {
             let (entries, unpacked) = (check.entries(), check.unpacked());
             Ok((check.finish()?, entries, unpacked))
         })
-        .map_err(|error| error.to_string());
-    result
+        .map_err(|error| error.to_string())
 }
 
 /// Checks in pieces of several sizes and wants one answer.
@@ -244,10 +243,8 @@ fn extended_headers_speak_about_one_entry() {
     refused_image(image().pax(&[("path", "rootfs/a")]), "has no entry after it");
     // CVE-2025-62518: the size of the extended header counts, not the one in the header.
     let hidden = TarBuilder::default().file("../smuggled", b"").open_ended();
-    let sized = image()
-        .pax(&[("size", "512")])
-        .tweaked("rootfs/a", b'0', "", b"", |_| {})
-        .data(&hidden);
+    let sized =
+        image().pax(&[("size", "512")]).tweaked("rootfs/a", b'0', "", b"", |_| {}).data(&hidden);
     good(Role::Unified, sized);
     refused_image(image().pax(&[("size", "512")]).dir("rootfs/d").data(&hidden), "has data");
 }
@@ -401,7 +398,7 @@ fn entries_are_counted_with_the_directories_they_imply() {
 #[test]
 fn data_can_be_skipped() {
     let archive = TarBuilder::image()
-        .file("rootfs/a", &[1; 100_000])
+        .file("rootfs/a", &vec![1; 100_000])
         .file("rootfs/b", &[2; 511])
         .file("rootfs/c", &[])
         .finish();
