@@ -17,17 +17,6 @@ pub(crate) struct Reference {
     pub(crate) name: String,
 }
 
-impl Reference {
-    /// As it would be typed.
-    pub(crate) fn shown(&self, config: &Config) -> String {
-        if self.remote == config.default_remote {
-            self.name.clone()
-        } else {
-            format!("{}:{}", self.remote, self.name)
-        }
-    }
-}
-
 /// The known remotes, and how to reach them.
 #[derive(Debug)]
 pub(crate) struct Remotes {

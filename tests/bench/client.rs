@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Bytes per write of a body and per read of an answer.
 pub(crate) const STEP: usize = 256 << 10;
 /// Longer than anything that works takes.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A connection that is kept open from one request to the next.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ impl Counters {
     /// Waits until the process rests (background work counts too), 60 s at most; its
     /// processor time then.
     pub(crate) fn settled_cpu_seconds(self) -> Result<f64> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut before = self.cpu_seconds()?;
         loop {
             std::thread::sleep(Duration::from_millis(150));

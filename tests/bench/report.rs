@@ -118,9 +118,9 @@ impl Report {
             for (column, cell) in line.iter().enumerate() {
                 let pad = widths[column];
                 if column < 3 {
-                    write!(out, "{cell:<pad$}  ")?
+                    write!(out, "{cell:<pad$}  ")?;
                 } else {
-                    write!(out, "{cell:>pad$}  ")?
+                    write!(out, "{cell:>pad$}  ")?;
                 }
             }
             writeln!(out)?;

@@ -135,8 +135,8 @@ fn pack(folder: &Path, order: [&str; 2], codec: Codec, to: &Path) -> Result<()> 
     let [program, flags] = codec.program();
     let mut packer = Command::new(program);
     packer.arg(flags).stdin(archive).stdout(File::create(to)?);
-    let packed = packer.status().with_context(|| format!("cannot run {program}"))?;
-    ensure!(tar.wait()?.success() && packed.success(), "packing {} failed", to.display());
+    let status = packer.status().with_context(|| format!("cannot run {program}"))?;
+    ensure!(tar.wait()?.success() && status.success(), "packing {} failed", to.display());
     Ok(())
 }
 

@@ -265,7 +265,7 @@ impl Upload {
             kind: self.kind()?,
             created_at: seconds(metadata.creation_date, "creation date")?,
             last_used_at: time::zero(),
-            uploaded_at: Timestamp::now(),
+            uploaded_at: now(),
             verified: if pending { Verified::Pending } else { Verified::Yes },
         })
     }
@@ -298,6 +298,12 @@ where
         Ok(item) => item.transpose(),
         Err(_) => Err(Error::Upload(format!("nothing came for {} s", SILENCE.as_secs()))),
     }
+}
+
+/// The time as the database keeps it, so that a restart does not change it.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
 fn row(part: &Spooled) -> BlobRow {

@@ -453,3 +453,48 @@ fn damaged_archives_never_panic() {
         }
     }
 }
+
+#[test]
+fn archives_of_gnu_tar_are_accepted_in_all_its_formats() {
+    use std::fs::{create_dir_all, hard_link, write};
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    create_dir_all(at("rootfs/").join("long/".repeat(30))).unwrap();
+    write(at("metadata.yaml"), METADATA).unwrap();
+    write(at("rootfs/file"), Random::new(1).bytes(3000)).unwrap();
+    write(at("rootfs/").join("long/".repeat(30)).join("l".repeat(120)), "x").unwrap();
+    hard_link(at("rootfs/file"), at("rootfs/link")).unwrap();
+    std::os::unix::fs::symlink("t".repeat(200), at("rootfs/symlink")).unwrap();
+    let sparse = std::fs::File::create(at("rootfs/sparse")).unwrap();
+    for part in 0..40 {
+        let offset = part * (1 << 20) + 4096;
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"data", offset).unwrap();
+    }
+    sparse.set_len(100 << 20).unwrap();
+
+    for options in [
+        &["--format=gnu"][..],
+        &["--format=gnu", "-S"],
+        &["--format=posix"],
+        &["--format=posix", "-S"],
+        &["--format=posix", "-S", "--sparse-version=0.0"],
+        &["--format=posix", "-S", "--sparse-version=0.1"],
+    ] {
+        let output = std::process::Command::new("tar")
+            .args(options)
+            .arg("-C")
+            .arg(dir.path())
+            .args(["-c", "metadata.yaml", "rootfs"])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let (parts, entries, unpacked) =
+            check_in(Role::Unified, &output.stdout, 100_000).unwrap_or_else(|error| {
+                panic!("{options:?}: {error}");
+            });
+        assert_eq!(parts.kind, Some(InstanceType::Container));
+        assert_eq!(entries, 37, "{options:?}");
+        assert_eq!(unpacked, (100 << 20) + 3001 + METADATA.len() as u64, "{options:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 use lxd_proto::client::{FilePart, UploadBody};
 use lxd_proto::config::CompressionAlgorithm;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::format::{Checker, FileType, Limits, Role};
+use lxd_proto::format::{Checker, Compression, FileType, Limits, Role, pack_directory};
 use lxd_proto::image::InstanceType;
 use lxd_proto::remote::Progress;
 use sha2::{Digest, Sha256};
@@ -326,6 +326,27 @@ fn missing(input: &Input) -> Failure {
     ))
 }
 
-fn pack(dir: &str, _compression: Option<CompressionAlgorithm>) -> Outcome<Source> {
-    Err(Failure::new(format!("{dir}: not yet")))
+/// Packs a directory into a temporary file, the same bytes for the same content.
+fn pack(dir: &str, compression: Option<CompressionAlgorithm>) -> Outcome<Source> {
+    let compression = compression.unwrap_or(CompressionAlgorithm::Zstd(None));
+    let (compression, level, ending) = match compression {
+        CompressionAlgorithm::None => (Compression::None, None, "tar"),
+        CompressionAlgorithm::Gzip(level) => (Compression::Gzip, level, "tar.gz"),
+        CompressionAlgorithm::Bzip2(level) => (Compression::Bzip2, level, "tar.bz2"),
+        CompressionAlgorithm::Xz(level) => (Compression::Xz, level, "tar.xz"),
+        CompressionAlgorithm::Lzma(level) => (Compression::Lzma, level, "tar.lzma"),
+        CompressionAlgorithm::Zstd(level) => (Compression::Zstd, level, "tar.zst"),
+        CompressionAlgorithm::Squashfs => {
+            return Err(Failure::usage("--compression: a directory is packed as a tarball")
+                .hint("Make a squashfs file with mksquashfs and import that."));
+        }
+    };
+    let path = std::path::absolute(dir)
+        .map_err(|error| Failure::new(format!("cannot read {dir}: {error}")))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut file = tempfile::tempfile()
+        .map_err(|error| Failure::new(format!("cannot make a temporary file: {error}")))?;
+    pack_directory(&path, compression, level.map(u32::from), &mut file)
+        .map_err(|error| Failure::new(format!("cannot pack {dir}: {error}")))?;
+    Ok(Source::Unified(Input::of_file(dir, format!("{name}.{ending}"), file)?))
 }
