@@ -10,11 +10,13 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lxd_imaged::directory::Directory;
 use lxd_imaged::fsck;
+use lxd_imaged::ops::log::LogEvents;
 use lxd_imaged::serve::{self, Options};
 use lxd_proto::routes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
 
 /// Where everything is kept unless `LXD_DIR` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/lxd-imaged";
@@ -78,8 +80,8 @@ enum ReportFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(cli.log_format);
-    match run(cli) {
+    let log = log_to_stderr(cli.log_format);
+    match run(cli, log) {
         Ok(code) => code,
         Err(error) => {
             // Logging may be off; the reason for ending must show all the same.
@@ -89,20 +91,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
+/// Logs to stderr, and to listeners once there are any.
+fn log_to_stderr(format: LogFormat) -> LogEvents {
     let filter =
         EnvFilter::try_from_env("LXD_IMAGED_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let events = LogEvents::default();
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter).with(events.clone());
     match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
     }
+    events
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, log: LogEvents) -> anyhow::Result<ExitCode> {
     // Whatever is created is the daemon's alone, unless its mode is set on purpose.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let directory = Directory::new(cli.directory);
@@ -114,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             None => {
                 let group = cli.group;
-                serve::serve(Options { directory, group }).await.map(|()| ExitCode::SUCCESS)
+                serve::serve(Options { directory, group, log }).await.map(|()| ExitCode::SUCCESS)
             }
             Some(Command::Waitready { timeout }) => {
                 wait_ready(&directory.socket(), timeout).await.map(|()| ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ use crate::certificate::Identity;
 use crate::directory::{Directory, Held};
 use crate::ops::Operations;
 use crate::ops::events::Events;
+use crate::ops::log::LogEvents;
 use crate::service::verify;
 use crate::store::blobs::Blobs;
 use crate::store::checks::CheckPool;
@@ -32,6 +33,8 @@ pub struct Options {
     pub directory: Directory,
     /// Group of the socket.
     pub group: Option<String>,
+    /// Where log lines go besides the log.
+    pub log: LogEvents,
 }
 
 /// The daemon's parts over an open store, before anyone is listened to.
@@ -100,7 +103,7 @@ impl Started {
 
 /// Serves until a signal or a request ends it.
 pub async fn serve(options: Options) -> anyhow::Result<()> {
-    let Options { directory, group } = options;
+    let Options { directory, group, log } = options;
     let held = directory.hold()?;
     raise_file_limit();
     let shutdown = CancellationToken::new();
@@ -109,6 +112,7 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     let listener = listen::unix::bind(&directory.socket(), group.as_deref())?;
     let started = start_held(&directory, held, shutdown.clone()).await?;
     let app = started.app.clone();
+    log.attach(app.events.clone());
     tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
     let tidy = tokio::spawn({
         let app = app.clone();

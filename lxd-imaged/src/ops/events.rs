@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
-use lxd_proto::event::{Event, EventType, Lifecycle, Requestor};
+use lxd_proto::event::{Event, EventType, Lifecycle, Logging, Requestor};
 use lxd_proto::operation::Operation;
 use lxd_proto::project;
 use parking_lot::Mutex;
@@ -94,6 +94,11 @@ impl Events {
         self.send(EventType::Lifecycle, &lifecycle, true);
     }
 
+    /// Something was logged.
+    pub fn logging(&self, line: &Logging) {
+        self.send(EventType::Logging, line, false);
+    }
+
     fn send(&self, kind: EventType, metadata: &impl Serialize, must_arrive: bool) {
         let mut listeners = self.listeners.lock();
         listeners.retain(|(_, queue)| queue.strong_count() > 0);
@@ -106,7 +111,11 @@ impl Events {
             timestamp: Timestamp::now(),
             metadata,
             location: "none".into(),
-            project: project::DEFAULT.into(),
+            // Log lines are everyone's.
+            project: match kind {
+                EventType::Logging => String::new(),
+                EventType::Operation | EventType::Lifecycle => project::DEFAULT.into(),
+            },
         };
         let Ok(text) = serde_json::to_string(&event) else { return };
         let text: Arc<str> = text.into();

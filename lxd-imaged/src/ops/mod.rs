@@ -2,6 +2,7 @@
 //! everyone hears of.
 
 pub mod events;
+pub mod log;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
