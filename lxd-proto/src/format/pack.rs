@@ -119,7 +119,8 @@ impl<W: Write> Packer<W> {
         if kind.is_socket() {
             return Ok(());
         }
-        if !kind.is_dir() && metadata.nlink() > 1 {
+        // Metadata and templates must be files of their own.
+        if !kind.is_dir() && metadata.nlink() > 1 && name.starts_with(b"rootfs/") {
             let id = (metadata.dev(), metadata.ino());
             if let Some(first) = self.linked.get(&id) {
                 let header = Entry::hard_link(&metadata, name, first).encode(self.newest);

@@ -22,6 +22,8 @@ fn image_dir() -> tempfile::TempDir {
     fs::write(at("rootfs/setuid"), "program").unwrap();
     set_permissions(at("rootfs/setuid"), Permissions::from_mode(0o4755)).unwrap();
     hard_link(at("rootfs/setuid"), at("rootfs/another")).unwrap();
+    hard_link(at("templates/hosts.tpl"), at("rootfs/hosts")).unwrap();
+    hard_link(at("templates/hosts.tpl"), at("templates/other.tpl")).unwrap();
     symlink("/usr/bin", at("rootfs/bin")).unwrap();
     symlink("t".repeat(150), at("rootfs/long-link")).unwrap();
     rustix::fs::mknodat(
@@ -60,7 +62,7 @@ fn what_is_packed_passes_the_check() {
     for compression in Compression::ALL {
         let findings = check(&pack(dir.path(), compression));
         assert_eq!(findings.file_type, FileType::Tar(compression));
-        assert_eq!(findings.entries, 31, "{compression}");
+        assert_eq!(findings.entries, 33, "{compression}");
         assert_eq!(findings.metadata.unwrap().creation_date, 1_424_284_563);
     }
 }

@@ -489,8 +489,8 @@ fn archives_of_gnu_tar_are_accepted_in_all_its_formats() {
             .output()
             .unwrap();
         assert!(output.status.success());
-        let (parts, entries, unpacked) =
-            check_in(Role::Unified, &output.stdout, 100_000).unwrap_or_else(|error| {
+        let (parts, entries, unpacked) = check_in(Role::Unified, &output.stdout, 100_000)
+            .unwrap_or_else(|error| {
                 panic!("{options:?}: {error}");
             });
         assert_eq!(parts.kind, Some(InstanceType::Container));
