@@ -4,6 +4,7 @@
 //! known length and always the same bytes, so that it too can be fetched in ranges.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Extension;
@@ -25,12 +26,14 @@ use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::error::{Error, Result};
 use crate::service::images;
-use crate::store::blobs::{OpenBlob, Segment};
+use crate::store::blobs::{Blobs, OpenBlob, Segment};
+use crate::store::outbox::Outbox;
 
 pub(super) async fn get(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
+    outbox: Option<Extension<Arc<Outbox>>>,
     method: Method,
     headers: HeaderMap,
 ) -> Reply {
@@ -40,7 +43,7 @@ pub(super) async fn get(
         if method == Method::GET && entry.rootfs.is_none() {
             images::tell(&app, &caller, action::IMAGE_RETRIEVED, &entry.image.fingerprint, &[]);
         }
-        Ok::<_, Error>(body.respond(&app, &headers))
+        Ok::<_, Error>(body.respond(&app, &headers, outbox.map(|Extension(outbox)| outbox)))
     };
     match export.await {
         Ok(response) => Reply::Raw(response),
@@ -98,7 +101,7 @@ impl Export {
         Ok(export)
     }
 
-    fn respond(self, app: &App, headers: &HeaderMap) -> Response {
+    fn respond(self, app: &App, headers: &HeaderMap, outbox: Option<Arc<Outbox>>) -> Response {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let mut response = Response::new(Body::empty());
         reply::set(&mut response, header::ETAG, &self.etag);
@@ -141,7 +144,11 @@ impl Export {
         };
         let length = range.end - range.start;
         reply::set(&mut response, header::CONTENT_LENGTH, &length.to_string());
-        *response.body_mut() = Body::from_stream(app.blobs.read(slice(self.segments, &range)));
+        let segments = slice(self.segments, &range);
+        *response.body_mut() = match outbox {
+            Some(outbox) => Body::from_stream(Blobs::send(outbox, segments)),
+            None => Body::from_stream(app.blobs.read(segments)),
+        };
         response
     }
 }

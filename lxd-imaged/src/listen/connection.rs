@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection, whatever it runs over.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::app::Caller;
+use crate::store::outbox::Outbox;
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,13 +24,25 @@ const BUFFER: usize = 256 << 10;
 /// How long an open connection may go on once the daemon is to end.
 const LAST_REPLY: Duration = Duration::from_secs(5);
 
+/// What a listener knows about a connection, for the handlers of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// Who is there.
+    pub(super) caller: Caller,
+    /// Where file ranges are queued, if the connection can send them by itself.
+    pub(super) outbox: Option<Arc<Outbox>>,
+}
+
 /// Serves `io` until the client has gone or `shutdown` is cancelled.
-pub(super) async fn serve<I>(io: I, router: Router, caller: Caller, shutdown: CancellationToken)
+pub(super) async fn serve<I>(io: I, router: Router, peer: Peer, shutdown: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(peer.caller.clone());
+        if let Some(outbox) = &peer.outbox {
+            request.extensions_mut().insert(outbox.clone());
+        }
         let router = router.clone();
         async move {
             let response = router.oneshot(request.map(axum::body::Body::new)).await;
@@ -40,6 +54,8 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER)
         .half_close(true)
+        // Slices are handed on as they are: stand-ins for file ranges must not be copied.
+        .writev(true)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -1,4 +1,5 @@
 //! Listeners: accept connections, tell who is there, hand them to the router.
 
 mod connection;
+mod sending;
 pub mod unix;

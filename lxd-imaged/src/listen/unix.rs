@@ -14,9 +14,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection;
+use super::connection::{self, Peer};
+use super::sending::Sending;
 use crate::app::Caller;
 use crate::catalog::Viewer;
+use crate::store::outbox::Outbox;
 
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 8192;
@@ -69,10 +71,12 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: Cancellatio
         };
         match accepted {
             Ok((stream, _)) => {
-                let caller = caller(&stream);
+                let outbox = Outbox::new();
+                let peer = Peer { caller: caller(&stream), outbox: Some(outbox.clone()) };
+                let stream = Sending::new(stream, outbox);
                 let (router, shutdown) = (router.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    connection::serve(stream, router, caller, shutdown).await;
+                    connection::serve(stream, router, peer, shutdown).await;
                     drop(place);
                 });
             }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,10 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
+use rustix::io::ReadWriteFlags;
 
 use super::buffers::{Buffers, Transfer};
+use super::outbox::{self, Outbox};
 use super::spool::Spooled;
 use crate::error::{Error, Result};
 
@@ -165,6 +167,26 @@ impl Blobs {
         self.root.join(digest.to_string())
     }
 
+    /// The same for a connection that sends file ranges by itself.
+    pub fn send(
+        outbox: Arc<Outbox>,
+        segments: Vec<Segment>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let pieces = segments.into_iter().flat_map(Segment::pieces);
+        futures_util::stream::iter(pieces).then(move |piece| {
+            let outbox = outbox.clone();
+            async move {
+                match piece {
+                    Segment::Inline(bytes) => Ok(bytes),
+                    Segment::Blob(blob, range) => {
+                        blob.bring_in(&range).await?;
+                        Ok(outbox.queue(blob.file, range))
+                    }
+                }
+            }
+        })
+    }
+
     /// The bytes of several ranges, one after the other, read ahead by one chunk.
     pub fn read(&self, segments: Vec<Segment>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let transfer = Arc::new(self.buffers.transfer());
@@ -206,6 +228,16 @@ impl Segment {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The segment in pieces that a stand-in can stand for.
+    fn pieces(self) -> impl Iterator<Item = Self> {
+        let length = self.len();
+        let count = length.div_ceil(outbox::LONGEST);
+        (0..count).map(move |index| {
+            let from = index * outbox::LONGEST;
+            self.slice(from, length.min(from + outbox::LONGEST))
+        })
     }
 
     /// The part `[from, to)` of the segment.
@@ -260,6 +292,36 @@ impl Reader {
 }
 
 impl OpenBlob {
+    /// Reads a range into the page cache unless it is there, so that sending it does not wait
+    /// for the disk on a thread that serves others.
+    async fn bring_in(&self, range: &Range<u64>) -> io::Result<()> {
+        if self.is_cached(range.start) && self.is_cached(range.end - 1) {
+            return Ok(());
+        }
+        let (file, range) = (self.file.clone(), range.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; 64 << 10];
+            let mut position = range.start;
+            while position < range.end {
+                match file.read_at(&mut buffer, position)? {
+                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                    read => position += read as u64,
+                }
+            }
+            Ok(())
+        });
+        read.await.map_err(io::Error::other)?
+    }
+
+    /// Whether the byte at `offset` can be read at once. File systems that cannot tell (those in
+    /// memory) have it.
+    fn is_cached(&self, offset: u64) -> bool {
+        let mut byte = [0];
+        let buffers = &mut [IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT);
+        !matches!(read, Err(rustix::io::Errno::AGAIN))
+    }
+
     /// The file itself.
     pub fn file(&self) -> Arc<File> {
         self.file.clone()

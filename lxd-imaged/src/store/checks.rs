@@ -470,10 +470,10 @@ impl Check {
             state.place = Place::Done;
             state.duty
         };
+        self.pool.release(duty == Duty::Background);
         if let Some(outcome) = outcome {
             self.outcome.send_replace(outcome);
         }
-        self.pool.release(duty == Duty::Background);
     }
 }
 

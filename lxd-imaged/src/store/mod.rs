@@ -5,5 +5,6 @@
 pub mod blobs;
 pub mod buffers;
 pub mod checks;
+pub mod outbox;
 pub mod spool;
 mod writeback;
