@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{Node, Times};
+use crate::output::{Node, Times, from_yaml};
 
 /// The name of the remote that is this machine.
 pub(crate) const LOCAL: &str = "local";
@@ -134,9 +134,8 @@ impl Config {
         let entries = aliases.iter().map(|(k, v)| (k.clone(), Node::Text(v.clone()))).collect();
         file.retain(|(key, _)| key != "aliases");
         file.push(("aliases".to_owned(), Node::Map(entries)));
-        self.write(&path, &Node::Map(file).yaml(Times::Plain)).map_err(|error| {
-            Failure::new(format!("cannot write {}: {error}", path.display()))
-        })
+        self.write(&path, &Node::Map(file).yaml(Times::Plain))
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
     }
 
     /// A temporary file and a rename, so that no reader ever sees half a file.
@@ -154,17 +153,16 @@ fn parse(text: &str) -> Result<ConfigFile, String> {
     if text.trim().is_empty() {
         return Ok(ConfigFile::default());
     }
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    from_yaml(text)
 }
 
 fn parse_node(text: &str) -> Result<Vec<(String, Node)>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    match serde_saphyr::from_str::<Node>(text) {
-        Ok(Node::Map(entries)) => Ok(entries),
-        Ok(_) => Err("it is not a map".to_owned()),
-        Err(error) => Err(error.to_string()),
+    match from_yaml(text)? {
+        Node::Map(entries) => Ok(entries),
+        _ => Err("it is not a map".to_owned()),
     }
 }
 
@@ -183,8 +181,7 @@ fn builtin() -> BTreeMap<String, RemoteEntry> {
         is_static,
         ..RemoteEntry::default()
     };
-    let local =
-        RemoteEntry { addr: "unix://".into(), is_static: true, ..RemoteEntry::default() };
+    let local = RemoteEntry { addr: "unix://".into(), is_static: true, ..RemoteEntry::default() };
     BTreeMap::from([
         (LOCAL.to_owned(), local),
         ("images".to_owned(), streams("https://images.linuxcontainers.org", false)),

@@ -64,7 +64,10 @@ mod tests {
     fn only_what_changed_is_shown() {
         let old = "auto_update: false\nproperties:\n  a: 1\n  b: 2\npublic: false\n";
         let new = "auto_update: false\nproperties:\n  a: 1\n  c: 3\npublic: true\n";
-        assert_eq!(diff(old, new), "    a: 1\n-   b: 2\n- public: false\n+   c: 3\n+ public: true\n");
+        assert_eq!(
+            diff(old, new),
+            "    a: 1\n-   b: 2\n- public: false\n+   c: 3\n+ public: true\n"
+        );
         assert_eq!(diff(old, old), "");
         assert_eq!(diff("", "a\n"), "+ a\n");
     }

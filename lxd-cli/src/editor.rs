@@ -156,11 +156,7 @@ async fn choice() -> Outcome<Choice> {
 }
 
 /// Shows what changes: on standard output when that is all that was asked for.
-fn show_change<E: Editable>(
-    base: &E::Value,
-    mine: &E::Value,
-    options: EditOptions,
-) -> Outcome {
+fn show_change<E: Editable>(base: &E::Value, mine: &E::Value, options: EditOptions) -> Outcome {
     let change = diff(&E::to_yaml(base)?, &E::to_yaml(mine)?);
     let change = change.trim_end();
     match (change.is_empty(), options) {
@@ -228,9 +224,9 @@ impl Draft {
         let program = words.next().unwrap_or_default();
         let mut command = Command::new(&program);
         command.args(words).arg(&self.path);
-        let status = blocking(move || command.status())
-            .await?
-            .map_err(|error| Failure::new(format!("cannot start the editor \"{program}\": {error}")))?;
+        let status = blocking(move || command.status()).await?.map_err(|error| {
+            Failure::new(format!("cannot start the editor \"{program}\": {error}"))
+        })?;
         if !status.success() {
             return Err(Failure::new(format!("the editor \"{program}\" failed: {status}")));
         }
@@ -263,9 +259,9 @@ fn editor() -> Outcome<Vec<String>> {
         }
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = ["editor", "vi", "emacs", "nano"].into_iter().find(|name| {
-        env::split_paths(&path).any(|dir| dir.join(name).is_file())
-    });
+    let found = ["editor", "vi", "emacs", "nano"]
+        .into_iter()
+        .find(|name| env::split_paths(&path).any(|dir| dir.join(name).is_file()));
     found.map(|name| vec![name.to_owned()]).ok_or_else(|| {
         Failure::new("No text editor found, please set the EDITOR environment variable")
     })

@@ -82,9 +82,9 @@ impl From<Error> for Failure {
         let detail = Some(format!("{error:?}"));
         let failure = match error {
             Error::Connect { endpoint, source } => unreachable_server(&endpoint, &source),
-            Error::NotFound { reference } => {
-                Self::new(format!("Image not found: no alias and no fingerprint is \"{reference}\""))
-            }
+            Error::NotFound { reference } => Self::new(format!(
+                "Image not found: no alias and no fingerprint is \"{reference}\""
+            )),
             Error::Ambiguous { reference, candidates } => {
                 let mut failure = Self::new(format!(
                     "More than one image matches: {} fingerprints begin with \"{reference}\"",

@@ -68,7 +68,7 @@ fn run(cli: Cli, config: Config) -> Outcome {
         progress: if cli.global.quiet { progress::Style::None } else { cli.global.progress },
         interrupt: Interrupt::default(),
     };
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let command = command::run(cli.command, &context);
         tokio::pin!(command);
         tokio::select! {
@@ -82,7 +82,10 @@ fn run(cli: Cli, config: Config) -> Outcome {
             outcome = &mut command => outcome,
             _ = tokio::signal::ctrl_c() => Err(interrupted("the server may still be at work")),
         }
-    })
+    });
+    // A thread that still reads a silent pipe must not hold the program.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn ended(outcome: Outcome, debug: bool, as_json: bool) -> ExitCode {

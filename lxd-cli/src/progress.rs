@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use unicode_width::UnicodeWidthChar;
 
-use crate::output::{mebibytes, note};
+use crate::output::{human_size, note};
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -76,7 +76,9 @@ pub(crate) fn show(style: Style, label: &str, progress: &Progress) -> Shown {
     let (label, progress, note) = (shown.label.clone(), progress.clone(), shown.note.clone());
     shown.ticker = Some(tokio::spawn(async move {
         let mut rate = Rate::default();
-        let mut ticks = tokio::time::interval(every);
+        // The calm styles have just said that it starts.
+        let first = if style == Style::Auto { Duration::ZERO } else { every };
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, every);
         loop {
             let now = ticks.tick().await.into_std();
             let bytes_per_second = rate.sample(now, progress.done());
@@ -129,14 +131,14 @@ impl Shown {
         match (self.style, event) {
             (Style::Json, _) => json_line(&self.label, event, &state),
             (Style::Plain, "start") => match state.total {
-                Some(total) => note(&format!("{}: {}", self.label, mebibytes(total))),
+                Some(total) => note(&format!("{}: {}", self.label, human_size(total))),
                 None => note(&format!("{}...", self.label)),
             },
             (Style::Plain, _) => note(&format!(
                 "{}: done, {} in {seconds:.1}s ({}/s)",
                 self.label,
-                mebibytes(done),
-                mebibytes(rate.unwrap_or(0)),
+                human_size(done),
+                human_size(rate.unwrap_or(0)),
             )),
             (Style::Auto | Style::None, _) => {}
         }
@@ -162,11 +164,11 @@ impl State<'_> {
     /// `42% (12.30MiB/29.10MiB, 18.20MiB/s, 1s left)`.
     fn text(&self) -> String {
         let mut facts = vec![match self.total {
-            Some(total) => format!("{}/{}", mebibytes(self.done), mebibytes(total)),
-            None => mebibytes(self.done),
+            Some(total) => format!("{}/{}", human_size(self.done), human_size(total)),
+            None => human_size(self.done),
         }];
         if let Some(rate) = self.rate {
-            facts.push(format!("{}/s", mebibytes(rate)));
+            facts.push(format!("{}/s", human_size(rate)));
         }
         if let Some(seconds) = self.seconds_left() {
             facts.push(format!("{} left", duration(seconds)));
@@ -272,13 +274,12 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long() {
-        let state =
-            State { done: 42 * MIB, total: Some(100 * MIB), rate: Some(2 * MIB), note: "" };
+        let state = State { done: 42 * MIB, total: Some(100 * MIB), rate: Some(2 * MIB), note: "" };
         assert_eq!(state.text(), "42% (42.00MiB/100.00MiB, 2.00MiB/s, 29s left)");
         let state = State { done: MIB, total: None, rate: None, note: "rootfs: 7%" };
         assert_eq!(state.text(), "1.00MiB, rootfs: 7%");
         let state = State { done: MIB, total: Some(MIB), rate: Some(0), note: "" };
-        assert_eq!(state.text(), "100% (1.00MiB/1.00MiB, 0.00MiB/s)");
+        assert_eq!(state.text(), "100% (1.00MiB/1.00MiB, 0B/s)");
         assert_eq!(duration(3725), "1h02m");
     }
 

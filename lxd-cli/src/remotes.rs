@@ -94,7 +94,9 @@ impl Remotes {
         let public = self.config.remotes.get(name).is_some_and(|entry| entry.public);
         if spec.protocol != Protocol::Lxd || public {
             let what = format!("\"{name}\" is an image server that can only be read");
-            return Err(Failure::new(what).hint("This command needs an LXD server, such as local:."));
+            return Err(
+                Failure::new(what).hint("This command needs an LXD server, such as local:.")
+            );
         }
         Ok(LxdClient::new(spec)?)
     }

@@ -58,9 +58,12 @@ mod tests {
     #[test]
     fn close_words_are_found_and_far_ones_are_not() {
         let known = ["busybox", "debian/12", "local", "images"];
-        for (word, found) in
-            [("bsuybox", "busybox"), ("debian/13", "debian/12"), ("loca", "local"), ("image", "images")]
-        {
+        for (word, found) in [
+            ("bsuybox", "busybox"),
+            ("debian/13", "debian/12"),
+            ("loca", "local"),
+            ("image", "images"),
+        ] {
             assert_eq!(closest(word, known).first(), Some(&found), "{word}");
         }
         assert!(closest("zzz", known).is_empty());

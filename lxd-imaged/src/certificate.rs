@@ -40,8 +40,8 @@ impl Identity {
         if !path.exists() || !directory.key().exists() {
             create(directory, &name).context("cannot make a server certificate")?;
         }
-        let certificate = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let certificate =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let der = der(&certificate)
             .with_context(|| format!("{} holds no PEM certificate", path.display()))?;
         let fingerprint = Fingerprint::from_bytes(Sha256::digest(&der).into());

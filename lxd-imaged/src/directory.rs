@@ -75,7 +75,10 @@ impl Directory {
         self.refuse_foreign()?;
         // Clients reach the socket through the directory, so others may pass but not list it.
         self.create(&self.root, 0o711).with_context(|| {
-            format!("cannot create {}; set LXD_DIR to a directory you may write", self.root.display())
+            format!(
+                "cannot create {}; set LXD_DIR to a directory you may write",
+                self.root.display()
+            )
         })?;
         for private in [self.blobs(), self.spool()] {
             self.create(&private, 0o700)
@@ -101,7 +104,8 @@ impl Directory {
 
     fn refuse_foreign(&self) -> anyhow::Result<()> {
         let present = |signs: &[&str]| signs.iter().any(|sign| self.root.join(sign).exists());
-        for (owner, found) in [("LXD", present(&SIGNS_OF_LXD)), ("Incus", present(&SIGNS_OF_INCUS))] {
+        for (owner, found) in [("LXD", present(&SIGNS_OF_LXD)), ("Incus", present(&SIGNS_OF_INCUS))]
+        {
             if found {
                 bail!(
                     "{} belongs to {owner}; lxd-imaged keeps its own: set LXD_DIR to another directory",

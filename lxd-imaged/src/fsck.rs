@@ -79,7 +79,11 @@ pub async fn run(directory: &Directory, repair: bool) -> anyhow::Result<Report> 
     let report = Report { images: images.len(), ..Report::default() };
     let mut check = Check { directory, opened, repair, report };
     let names = |fingerprint: &Fingerprint| -> Vec<String> {
-        aliases.iter().filter(|alias| alias.target == *fingerprint).map(|a| a.name.clone()).collect()
+        aliases
+            .iter()
+            .filter(|alias| alias.target == *fingerprint)
+            .map(|a| a.name.clone())
+            .collect()
     };
     let broken = check.blobs(&images)?;
     for image in &images {
@@ -134,7 +138,8 @@ impl Check<'_> {
     }
 
     fn hash(&mut self, path: &Path) -> anyhow::Result<Fingerprint> {
-        let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut file =
+            File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -206,7 +211,12 @@ impl Check<'_> {
                 fs::remove_file(entry.path())?;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
-            self.found(Fault::Leftover, name, "half received; the next start removes it".into(), self.repair);
+            self.found(
+                Fault::Leftover,
+                name,
+                "half received; the next start removes it".into(),
+                self.repair,
+            );
         }
         Ok(())
     }

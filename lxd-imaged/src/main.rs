@@ -26,7 +26,10 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/lxd-imaged";
 /// Without a subcommand it serves in the foreground, on DIRECTORY/unix.socket. Clients find it
 /// through the same LXD_DIR: lxc, lxd-cli, pylxd.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:\n  lxd-imaged --group lxd\n  LXD_DIR=$HOME/images lxd-imaged\n  lxd-imaged waitready --timeout 30\n  lxd-imaged fsck --repair")]
+#[command(
+    version,
+    after_help = "Examples:\n  lxd-imaged --group lxd\n  LXD_DIR=$HOME/images lxd-imaged\n  lxd-imaged waitready --timeout 30\n  lxd-imaged fsck --repair"
+)]
 struct Cli {
     /// State directory
     #[arg(long, env = "LXD_DIR", default_value = DEFAULT_DIRECTORY, global = true, value_name = "DIRECTORY")]
@@ -93,8 +96,8 @@ fn main() -> ExitCode {
 
 /// Logs to stderr, and to listeners once there are any.
 fn log_to_stderr(format: LogFormat) -> LogEvents {
-    let filter =
-        EnvFilter::try_from_env("LXD_IMAGED_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let filter = EnvFilter::try_from_env("LXD_IMAGED_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let events = LogEvents::default();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
@@ -111,7 +114,10 @@ fn run(cli: Cli, log: LogEvents) -> anyhow::Result<ExitCode> {
     // Whatever is created is the daemon's alone, unless its mode is set on purpose.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let directory = Directory::new(cli.directory);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        // More than there are cores: a write that has to wait for the disk takes one away.
+        .worker_threads(cores.max(4))
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -215,7 +221,9 @@ async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T> {
 /// Sends a request without a body; returns the status of the answer.
 async fn request(socket: &Path, method: &str, path: &str) -> anyhow::Result<u16> {
     let mut stream = UnixStream::connect(socket).await?;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: lxd-imaged\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: lxd-imaged\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(64 << 10).read_to_end(&mut answer).await?;

@@ -134,7 +134,12 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
 
 /// The first signal ends the daemon cleanly; LXD takes SIGPWR for that too.
 fn end_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::from_raw(libc::SIGPWR)] {
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::from_raw(libc::SIGPWR),
+    ] {
         let mut signals = signal(kind).context("cannot listen for signals")?;
         let shutdown = shutdown.clone();
         tokio::spawn(async move {

@@ -49,8 +49,7 @@ impl Daemon {
     }
 
     async fn at(temp: tempfile::TempDir) -> Self {
-        let started =
-            start(&Directory::new(temp.path()), CancellationToken::new()).await.unwrap();
+        let started = start(&Directory::new(temp.path()), CancellationToken::new()).await.unwrap();
         let router = lxd_imaged::http::router(started.app.clone());
         Self { started, router, temp }
     }
@@ -112,7 +111,8 @@ impl Daemon {
     }
 }
 
-const METADATA: &str = "architecture: amd64\ncreation_date: 1458040200\nproperties:\n  os: debian\n";
+const METADATA: &str =
+    "architecture: amd64\ncreation_date: 1458040200\nproperties:\n  os: debian\n";
 
 fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -243,7 +243,11 @@ async fn what_is_refused_leaves_nothing_behind() {
         (meta.clone(), vec![], "Invalid instance type"),
         (tarball(&[("rootfs/x", "")]), vec![], "Metadata tarball is missing metadata.yaml"),
         (good.clone(), vec![("X-LXD-fingerprint", ZEROES)], "fingerprints don't match"),
-        (multipart(&[("rootfs", &good), ("metadata", &meta)]), vec![MULTIPART], "Invalid multipart image"),
+        (
+            multipart(&[("rootfs", &good), ("metadata", &meta)]),
+            vec![MULTIPART],
+            "Invalid multipart image",
+        ),
         (multipart(&[("metadata", &meta)]), vec![MULTIPART], "Invalid multipart image"),
         (multipart(&[("metadata", &meta), ("rootfs.img", &good)]), vec![MULTIPART], "qcow2"),
     ];
@@ -313,15 +317,15 @@ async fn strangers_cannot_tell_a_private_image_from_none() {
     let server = daemon.get_as_stranger("/1.0").await.metadata();
     assert_eq!(server["auth"], "untrusted");
     assert!(server.get("config").is_none() && server.get("environment").is_none());
-    for path in ["/1.0/images/aliases", "/1.0/operations", "/1.0/projects", "/1.0/profiles/default"] {
+    for path in ["/1.0/images/aliases", "/1.0/operations", "/1.0/projects", "/1.0/profiles/default"]
+    {
         let answer = daemon.get_as_stranger(path).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
         assert_eq!(answer.json()["error"], "not authorized");
     }
     for method in ["PUT", "PATCH", "DELETE"] {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/1.0/images/{}", sha256(&public)));
+        let request =
+            Request::builder().method(method).uri(format!("/1.0/images/{}", sha256(&public)));
         let answer = daemon.send(Viewer::Stranger, request, Body::from("{}")).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method}");
     }
@@ -367,7 +371,8 @@ async fn aliases_have_any_name_and_a_whole_life() {
     let file = unified("alias");
     daemon.upload(file.clone(), &[]).await;
     let short = &sha256(&file)[..6];
-    let made = daemon.call("POST", "/1.0/images/aliases", json!({ "name": "a b/c", "target": short }));
+    let made =
+        daemon.call("POST", "/1.0/images/aliases", json!({ "name": "a b/c", "target": short }));
     let made = made.await;
     assert_eq!(made.status, StatusCode::CREATED);
     assert_eq!(made.header(header::LOCATION), "/1.0/images/aliases/a%20b%2Fc");
@@ -375,7 +380,8 @@ async fn aliases_have_any_name_and_a_whole_life() {
         assert_eq!(daemon.get(path).await.metadata()["target"], sha256(&file), "{path}");
     }
     let path = "/1.0/images/aliases/a%20b%2Fc";
-    let again = daemon.call("POST", "/1.0/images/aliases", json!({ "name": "a b/c", "target": short }));
+    let again =
+        daemon.call("POST", "/1.0/images/aliases", json!({ "name": "a b/c", "target": short }));
     assert_eq!(again.await.json()["error"], "Alias \"a b/c\" already exists");
     let patched = daemon.call("PATCH", path, json!({ "description": "new" })).await;
     assert_eq!(patched.status, StatusCode::OK);
@@ -443,20 +449,26 @@ async fn deleting_removes_only_files_that_no_other_image_uses() {
     }
     assert_eq!(daemon.files().len(), 3, "the metadata file is shared");
     for (fingerprint, left) in fingerprints.iter().zip([2, 0]) {
-        let answer = daemon.call("DELETE", &format!("/1.0/images/{fingerprint}"), Value::Null).await;
+        let answer =
+            daemon.call("DELETE", &format!("/1.0/images/{fingerprint}"), Value::Null).await;
         let operation = daemon.end_of(&answer).await;
         assert_eq!(operation["status"], "Success");
         assert_eq!(operation["resources"]["images"][0], format!("/1.0/images/{fingerprint}"));
         assert_eq!(daemon.files().len(), left);
     }
-    let gone = daemon.call("DELETE", &format!("/1.0/images/{}", fingerprints[0]), Value::Null).await;
-    assert_eq!((gone.status, gone.json()["error"].clone()), (StatusCode::NOT_FOUND, json!("Image not found")));
+    let gone =
+        daemon.call("DELETE", &format!("/1.0/images/{}", fingerprints[0]), Value::Null).await;
+    assert_eq!(
+        (gone.status, gone.json()["error"].clone()),
+        (StatusCode::NOT_FOUND, json!("Image not found"))
+    );
 }
 
 #[tokio::test]
 async fn configuration_is_checked_kept_and_its_secret_hidden() {
     let daemon = Daemon::new().await;
-    let set = json!({ "config": { "images.remote_cache_expiry": "5", "core.trust_password": "pw" } });
+    let set =
+        json!({ "config": { "images.remote_cache_expiry": "5", "core.trust_password": "pw" } });
     assert_eq!(daemon.call("PUT", "/1.0", set).await.status, StatusCode::OK);
     let daemon = daemon.restarted().await;
     let lxd = Request::get("/1.0").header("User-Agent", "LXD 5.0.2 (Linux)");
@@ -488,7 +500,12 @@ async fn errors_have_lxds_statuses() {
         ("GET", "/1.0/images/%25", 404, "Image not found"),
         ("GET", "/1.0/images/aliases/x", 404, "Image alias not found"),
         ("GET", "/1.0/operations/x", 404, "Operation not found"),
-        ("GET", "/1.0/images?project=other", 404, "Check if project has images: fetch project: Project not found"),
+        (
+            "GET",
+            "/1.0/images?project=other",
+            404,
+            "Check if project has images: fetch project: Project not found",
+        ),
         ("DELETE", "/1.0/images", 501, "not implemented"),
         ("GET", "/1.0/events?type=bogus", 500, "\"bogus\" isn't a supported event type"),
     ];
@@ -521,7 +538,8 @@ async fn two_images_that_begin_alike_are_ambiguous() {
         daemon.upload(file.clone(), &[]).await;
     }
     let firsts: Vec<_> = files.iter().map(|file| sha256(file)[..1].to_owned()).collect();
-    let shared = firsts.iter().find(|first| firsts.iter().filter(|f| f == first).count() > 1).unwrap();
+    let shared =
+        firsts.iter().find(|first| firsts.iter().filter(|f| f == first).count() > 1).unwrap();
     let answer = daemon.get(&format!("/1.0/images/{shared}")).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.json()["error"], "More than one image matches");

@@ -70,8 +70,18 @@ pub const KEYS: &[Key] = &[
     key("core.trust_password", Kind::Secret, "", "password for new clients"),
     key("images.auto_update_cached", Kind::Bool, "true", "keep cached images current"),
     key(AUTO_UPDATE_INTERVAL, Kind::Integer, "6", "hours between two updates, 0 for never"),
-    key("images.compression_algorithm", Kind::Compression, "gzip", "how published images are compressed"),
-    key("images.default_architecture", Kind::Architecture, "", "architecture of instances without one"),
+    key(
+        "images.compression_algorithm",
+        Kind::Compression,
+        "gzip",
+        "how published images are compressed",
+    ),
+    key(
+        "images.default_architecture",
+        Kind::Architecture,
+        "",
+        "architecture of instances without one",
+    ),
     key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
 ];
 
@@ -150,11 +160,8 @@ fn parse_one(name: &str, value: &Value) -> Result<Wanted, ConfigError> {
         Value::Array(_) => return Err(wrong_type(name, "[]interface {}")),
         Value::Object(_) => return Err(wrong_type(name, "map[string]interface {}")),
     };
-    let refuse = |reason: String| ConfigError::Value {
-        key: name.into(),
-        value: text.into(),
-        reason,
-    };
+    let refuse =
+        |reason: String| ConfigError::Value { key: name.into(), value: text.into(), reason };
     if name.strip_prefix(USER_PREFIX).is_some_and(|rest| !rest.is_empty()) {
         return Ok(if text.is_empty() { Wanted::Unset } else { Wanted::Set(text.into()) });
     }
@@ -182,7 +189,9 @@ fn wrong_type(name: &str, json: &'static str) -> ConfigError {
 fn check(kind: Kind, text: &str) -> Result<String, String> {
     match kind {
         Kind::Text | Kind::Secret => Ok(text.into()),
-        Kind::Bool => parse_bool(text).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".into()),
+        Kind::Bool => {
+            parse_bool(text).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".into())
+        }
         Kind::Integer => match text.parse::<i64>() {
             Ok(_) => Ok(text.into()),
             Err(_) => Err("invalid integer".into()),
@@ -238,7 +247,11 @@ fn check_expiry(text: &str) -> Result<(), String> {
         let unit = chars.next_back();
         unit.is_some_and(|unit| units.contains(unit)) && chars.as_str().parse::<u32>().is_ok()
     };
-    if text.split_whitespace().all(sound) { Ok(()) } else { Err("Invalid expiry expression".into()) }
+    if text.split_whitespace().all(sound) {
+        Ok(())
+    } else {
+        Err("Invalid expiry expression".into())
+    }
 }
 
 /// How an image is compressed: an algorithm and perhaps a level, never a command line
@@ -285,7 +298,9 @@ impl std::str::FromStr for CompressionAlgorithm {
             Some(word) => {
                 let digits = word.strip_prefix('-').ok_or_else(unknown)?;
                 let level: u8 = digits.parse().map_err(|_| unknown())?;
-                Some(level).filter(|level| (low..=high).contains(level)).map_or_else(|| Err(unknown()), |l| Ok(Some(l)))?
+                Some(level)
+                    .filter(|level| (low..=high).contains(level))
+                    .map_or_else(|| Err(unknown()), |l| Ok(Some(l)))?
             }
         };
         if words.next().is_some() {
@@ -336,15 +351,33 @@ mod tests {
     fn wrong_values_are_refused_in_lxds_words() {
         let wrong = [
             ("foo.bar", json!("x"), "cannot set 'foo.bar' to 'x': unknown key"),
-            ("images.auto_update_interval", json!("abc"), "cannot set 'images.auto_update_interval' to 'abc': invalid integer"),
-            ("images.auto_update_cached", json!("abc"), "cannot set 'images.auto_update_cached' to 'abc': invalid boolean"),
-            ("images.auto_update_interval", json!(6), "cannot set 'images.auto_update_interval': invalid type float64"),
-            ("images.compression_algorithm", json!("zzz"), "cannot set 'images.compression_algorithm' to 'zzz': Invalid compression algorithm \"zzz\""),
+            (
+                "images.auto_update_interval",
+                json!("abc"),
+                "cannot set 'images.auto_update_interval' to 'abc': invalid integer",
+            ),
+            (
+                "images.auto_update_cached",
+                json!("abc"),
+                "cannot set 'images.auto_update_cached' to 'abc': invalid boolean",
+            ),
+            (
+                "images.auto_update_interval",
+                json!(6),
+                "cannot set 'images.auto_update_interval': invalid type float64",
+            ),
+            (
+                "images.compression_algorithm",
+                json!("zzz"),
+                "cannot set 'images.compression_algorithm' to 'zzz': Invalid compression algorithm \"zzz\"",
+            ),
         ];
         for (name, value, expected) in wrong {
             assert_eq!(parsed(name, value).unwrap_err(), expected);
         }
-        for attack in ["gzip;id", "gzip --rsyncable", "zstd -19 -o /etc/x", "xz -T0", "sh -c id", "none -1"] {
+        for attack in
+            ["gzip;id", "gzip --rsyncable", "zstd -19 -o /etc/x", "xz -T0", "sh -c id", "none -1"]
+        {
             assert!(attack.parse::<CompressionAlgorithm>().is_err(), "{attack}");
         }
     }

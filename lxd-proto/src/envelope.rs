@@ -80,8 +80,10 @@ mod tests {
 
     #[test]
     fn every_reply_has_the_seven_keys_in_order() {
-        let keys = ["type", "status", "status_code", "operation", "error_code", "error", "metadata"];
-        for body in [sync("[]"), operation_created("/x", "{}"), error(404, "Image \"a\" not found")] {
+        let keys =
+            ["type", "status", "status_code", "operation", "error_code", "error", "metadata"];
+        for body in [sync("[]"), operation_created("/x", "{}"), error(404, "Image \"a\" not found")]
+        {
             let mut last = 0;
             for key in keys {
                 let at = body.find(&format!("\"{key}\":")).unwrap();

@@ -244,7 +244,11 @@ mod tests {
             ("public eq true or size eq 7 and os eq x", false),
         ];
         for (expression, expected) in cases {
-            assert_eq!(Filter::parse(expression).unwrap().matches(&Thing), expected, "{expression}");
+            assert_eq!(
+                Filter::parse(expression).unwrap().matches(&Thing),
+                expected,
+                "{expression}"
+            );
         }
     }
 

@@ -176,7 +176,9 @@ mod tests {
     #[test]
     fn a_prefix_matches_whole_ranges_and_knows_no_wildcards() {
         let full: Fingerprint = FULL.parse().unwrap();
-        for (text, matches) in [("a", true), ("A6589", true), ("a6588", false), ("b", false), (FULL, true)] {
+        for (text, matches) in
+            [("a", true), ("A6589", true), ("a6588", false), ("b", false), (FULL, true)]
+        {
             assert_eq!(text.parse::<Prefix>().unwrap().matches(&full), matches, "{text}");
         }
         for wrong in ["", "%", "a_", "a65894de6c07 ", &format!("{FULL}0")] {

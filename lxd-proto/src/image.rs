@@ -17,7 +17,9 @@ use crate::wire::null_default;
 pub type Properties = BTreeMap<String, String>;
 
 /// What an image makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstanceType {
     /// A system container.

@@ -57,16 +57,16 @@ fn two_tarballs_packed_by_tar() {
             "--numeric-owner --xattrs {flags} whole{number} -C image metadata.yaml templates rootfs"
         ));
         let run = |line: String| daemon.client(client, &line).ok();
-        run(format!("image import meta{number} rootfs{number} --alias split{number}"));
-        run(format!("image import whole{number} --alias unified{number}"));
-        run(format!("image info split{number}")).says("    os: Debian");
-        run(format!("image list {number} os=Debian -f csv -c l"))
-            .prints(&format!("split{number}\nunified{number}\n"));
+        run(format!("image import meta{number} rootfs{number} --alias split-Debian{number}"));
+        run(format!("image import whole{number} --alias unified-Debian{number}"));
+        run(format!("image info split-Debian{number}")).says("    os: Debian");
+        run(format!("image list Debian{number} os=Debian -f csv -c l"))
+            .prints(&format!("split-Debian{number}\nunified-Debian{number}\n"));
 
         let out = subdir(&work, &format!("out{number}"));
         for name in ["split", "unified"] {
             let dir = subdir(&out, name);
-            daemon.client(client, &format!("image export {name}{number} .")).dir(&dir).ok();
+            daemon.client(client, &format!("image export {name}-Debian{number} .")).dir(&dir).ok();
         }
         let exported = |dir: &str, meta: bool| {
             let files = out.join(dir).read_dir().unwrap().flatten().map(|e| e.path());

@@ -237,7 +237,8 @@ fn cli_importing_again_uploads_nothing() {
     assert!(actions(&seen).contains(&"image-alias-created".to_owned()));
     let image = image(&daemon, &expected);
     assert_eq!(image["properties"]["fresh"], "yes");
-    assert_eq!(image["aliases"][0]["name"], "named");
+    let names = image["aliases"].as_array().unwrap().iter().map(|alias| &alias["name"]);
+    assert!(names.into_iter().any(|name| name == "named"), "{image}");
 
     let split = Recipe::new("split-again");
     daemon.file("m", &split.metadata(Compression::Gz));

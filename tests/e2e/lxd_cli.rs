@@ -112,7 +112,7 @@ fn names_that_are_nearly_right() {
     daemon.cli("image info debain").fails().complains("debian");
     daemon.cli("image info nowhere:debian").fails().complains("local");
     daemon.cli("image list nowhere:").fails().complains("nowhere");
-    daemon.cli("image import image.tar.gz local").fails().complains("local:");
+    daemon.cli("image import image.tar.gz local").exits(2).complains("local:");
     daemon.cli("image get-property debian so").fails().complains("os");
     daemon.lxc("image info local:debian").ok();
     daemon.cli("image info local:debian").ok();
@@ -186,8 +186,7 @@ fn query_and_info_and_version() {
     let raw = daemon.cli("query --raw /1.0/images").ok().json();
     assert_eq!(raw["type"], "sync");
     daemon.cli("query /1.0/nothing").fails().complains("not found");
-    daemon.cli("query nothing").fails();
-    daemon.cli(r#"query -X PATCH -d '{"public":true}' "#.trim().to_owned().as_str()).run();
+    daemon.cli("query nothing").exits(2).complains("/");
     let patch = format!("query -X PATCH -d '{{\"public\":true}}' /1.0/images/{print}");
     daemon.cli(&patch).ok();
     assert_eq!(daemon.http().metadata(&format!("/1.0/images/{print}"))["public"], true);

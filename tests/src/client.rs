@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -80,14 +81,23 @@ impl Invocation {
     }
 
     /// Runs it to its end, which must come within [`PATIENCE`].
-    pub fn run(mut self) -> Finished {
+    pub fn run(self) -> Finished {
+        self.start().wait()
+    }
+
+    /// Runs it; `None` when it did not end within `limit`.
+    pub fn run_within(self, limit: Duration) -> Option<Finished> {
+        self.start().wait_within(limit)
+    }
+
+    fn start(mut self) -> Running {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("$ {}: {e}", self.shown));
         let mut input = child.stdin.take().expect("stdin is a pipe");
         let bytes = std::mem::take(&mut self.stdin);
         // A program may end without reading: a broken pipe is not a fault here.
         std::thread::spawn(move || input.write_all(&bytes));
-        Running { shown: self.shown, child }.wait()
+        Running { shown: self.shown, child }
     }
 
     /// Runs it; it must exit with 0.
@@ -135,23 +145,32 @@ impl Running {
     }
 
     /// Waits for the end, within [`PATIENCE`].
-    pub fn wait(mut self) -> Finished {
+    pub fn wait(self) -> Finished {
+        let shown = self.shown.clone();
+        let done = self.wait_within(PATIENCE);
+        done.unwrap_or_else(|| panic!("$ {shown}: still running after {PATIENCE:?}"))
+    }
+
+    /// Waits for the end; `None` when it did not come within `limit` and was forced.
+    pub fn wait_within(mut self, limit: Duration) -> Option<Finished> {
+        use std::os::unix::process::ExitStatusExt;
         let stdout = self.child.stdout.take().map(drain);
         let stderr = self.child.stderr.take().map(drain);
-        let mut collect =
-            |stream: Option<Receiver<Vec<u8>>>| match stream.map(|s| s.recv_timeout(PATIENCE)) {
-                None => String::new(),
-                Some(Ok(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
-                Some(Err(_)) => {
-                    let _ = self.child.kill();
-                    panic!("$ {}: still running after {PATIENCE:?}", self.shown)
-                }
-            };
-        let (stdout, stderr) = (collect(stdout), collect(stderr));
+        let collect = |stream: Option<Receiver<Vec<u8>>>| match stream {
+            None => Some(String::new()),
+            Some(stream) => {
+                let bytes = stream.recv_timeout(limit).ok()?;
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+        };
+        let (Some(stdout), Some(stderr)) = (collect(stdout), collect(stderr)) else {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            return None;
+        };
         let status = self.child.wait().expect("wait for a child of ours");
-        use std::os::unix::process::ExitStatusExt;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        Finished { shown: self.shown, stdout, stderr, code }
+        Some(Finished { shown: self.shown, stdout, stderr, code })
     }
 }
 

@@ -134,7 +134,8 @@ impl List {
         let mut table = Table::new(&["ALIAS", "TARGET"]);
         table.rows = aliases.iter().map(|(k, v)| vec![k.clone(), v.clone()]).collect();
         sort_rows(&mut table.rows);
-        let entries: Vec<_> = aliases.iter().map(|(alias, target)| Entry { alias, target }).collect();
+        let entries: Vec<_> =
+            aliases.iter().map(|(alias, target)| Entry { alias, target }).collect();
         print_list(self.format.format, &table, &entries)
     }
 }

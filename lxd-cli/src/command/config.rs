@@ -15,7 +15,7 @@ use crate::command::image::edit::merge_maps;
 use crate::context::Context;
 use crate::editor::{EditOptions, Editable, blocking, edit};
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, print_result, yaml};
+use crate::output::{Shape, from_yaml, print_result, yaml};
 use crate::suggest::did_you_mean;
 
 type Values = BTreeMap<String, Value>;
@@ -51,7 +51,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
 #[command(after_help = "Example:\n  lxd-cli config get images.remote_cache_expiry")]
 pub(crate) struct Get {
     /// A remote ("NAME:") if wanted, and the key
-    #[arg(value_name = "[REMOTE:] KEY", num_args = 1..=2, required = true)]
+    #[arg(value_name = "REMOTE: | KEY", num_args = 1..=2, required = true)]
     words: Vec<String>,
     #[command(flatten)]
     format: ResultFormat,
@@ -66,7 +66,11 @@ impl Get {
             check_known(key)?;
             return print_result(self.format.format, &json!({ "key": key, "value": null }), "\n");
         };
-        print_result(self.format.format, &json!({ "key": key, "value": value }), &format!("{value}\n"))
+        print_result(
+            self.format.format,
+            &json!({ "key": key, "value": value }),
+            &format!("{value}\n"),
+        )
     }
 }
 
@@ -80,7 +84,7 @@ Examples:
   lxd-cli config set images.compression_algorithm zstd")]
 pub(crate) struct Set {
     /// A remote ("NAME:") if wanted, and KEY=VALUE pairs or one KEY and its VALUE
-    #[arg(value_name = "[REMOTE:] KEY=VALUE", required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "REMOTE: | KEY=VALUE", required = true, allow_hyphen_values = true)]
     words: Vec<String>,
     #[command(flatten)]
     format: ResultFormat,
@@ -106,7 +110,7 @@ impl Set {
 #[command(after_help = "Example:\n  lxd-cli config unset images.remote_cache_expiry")]
 pub(crate) struct Unset {
     /// A remote ("NAME:") if wanted, and the key
-    #[arg(value_name = "[REMOTE:] KEY", num_args = 1..=2, required = true)]
+    #[arg(value_name = "REMOTE: | KEY", num_args = 1..=2, required = true)]
     words: Vec<String>,
     #[command(flatten)]
     format: ResultFormat,
@@ -197,7 +201,7 @@ impl Editable for EditableConfig {
     }
 
     fn parse(text: &str, base: &Values) -> Result<Values, String> {
-        let edited: Edited = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let edited: Edited = from_yaml(text)?;
         let values = edited.config.unwrap_or_default();
         Ok(values
             .into_iter()

@@ -127,8 +127,11 @@ impl Monitor {
                 let lifecycle: Lifecycle = serde_json::from_str(text).ok()?;
                 let mut context = json!(lifecycle.context);
                 redact(&mut context);
-                let context =
-                    if lifecycle.context.is_empty() { String::new() } else { format!(" {context}") };
+                let context = if lifecycle.context.is_empty() {
+                    String::new()
+                } else {
+                    format!(" {context}")
+                };
                 (None, format!("{} {}{context}", lifecycle.action, lifecycle.source))
             }
             EventType::Logging => {

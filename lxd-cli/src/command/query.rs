@@ -49,7 +49,8 @@ impl Query {
             return Err(Failure::usage("Query path must start with /"));
         }
         // The project of the remote has no place in a request that is sent as it is.
-        let server = context.remotes.server(&context.remotes.parse(&format!("{remote}:"))?.remote)?;
+        let server =
+            context.remotes.server(&context.remotes.parse(&format!("{remote}:"))?.remote)?;
         let body = self.data.as_deref().map(as_json);
         let reply = server.query(&self.request, path, body).await?;
         let Some(envelope) = parse(&reply) else {

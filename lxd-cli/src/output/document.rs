@@ -16,6 +16,15 @@ pub(crate) enum Node {
     Map(Vec<(String, Node)>),
 }
 
+/// Reads YAML that a person wrote; the error is one line that says where and why.
+pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.to_string();
+        error.strip_prefix("error: ").unwrap_or(&error).to_owned()
+    })
+}
+
 /// What becomes of texts that are points in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Times {
@@ -185,6 +194,7 @@ fn is_number(text: &str) -> bool {
         && digits.contains(|c: char| c.is_ascii_digit())
         && (radix && digits[2..].chars().all(|c| c.is_ascii_hexdigit() || c == '_')
             || digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '_' | ':' | '.'))
+                && digits.matches('.').count() <= 1
             || digits.parse::<f64>().is_ok())
 }
 
@@ -304,10 +314,55 @@ mod tests {
     #[test]
     fn texts_are_read_back_as_the_same_texts() {
         let texts = [
-            "", "1", "1.0", "0x1F", "1_000", "yes", "No", "null", "~", "@", "a: b", "a #b", "#a", "- a",
-            "-", "-a", "a:", " a", "a ", "'a'", "\"a\"", "*x", "&y", "!z", "{a", "[a", "a\tb", "a\nb",
-            "\n", "a\n\nb\n", "two\n  more", "é", "2024-01-02", "2024-01-02T03:04:05Z", "1e3", ".inf",
-            "12:30", "a, b", "---", "%", "|", ">", "?", "? a", "=", "0o7", "a\\b", "a'b", ": ",
+            "",
+            "1",
+            "1.0",
+            "0x1F",
+            "1_000",
+            "yes",
+            "No",
+            "null",
+            "~",
+            "@",
+            "a: b",
+            "a #b",
+            "#a",
+            "- a",
+            "-",
+            "-a",
+            "a:",
+            " a",
+            "a ",
+            "'a'",
+            "\"a\"",
+            "*x",
+            "&y",
+            "!z",
+            "{a",
+            "[a",
+            "a\tb",
+            "a\nb",
+            "\n",
+            "a\n\nb\n",
+            "two\n  more",
+            "é",
+            "2024-01-02",
+            "2024-01-02T03:04:05Z",
+            "1e3",
+            ".inf",
+            "12:30",
+            "a, b",
+            "---",
+            "%",
+            "|",
+            ">",
+            "?",
+            "? a",
+            "=",
+            "0o7",
+            "a\\b",
+            "a'b",
+            ": ",
         ];
         for text in texts {
             let node = Node::Map(vec![("k".into(), Node::Text(text.into()))]);

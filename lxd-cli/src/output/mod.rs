@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
 
-pub(crate) use document::{Node, Times};
+pub(crate) use document::{Node, Times, from_yaml};
 pub(crate) use natural::sort_rows;
 pub(crate) use table::Table;
 
@@ -57,11 +57,7 @@ impl FromStr for Format {
 }
 
 /// Prints a list: its table for people and csv, the objects themselves for json and yaml.
-pub(crate) fn print_list(
-    format: Format,
-    table: &Table,
-    objects: &impl Serialize,
-) -> Outcome {
+pub(crate) fn print_list(format: Format, table: &Table, objects: &impl Serialize) -> Outcome {
     let text = match format.shape {
         Shape::Table => table.boxed(format.header),
         Shape::Compact => table.compact(format.header),
@@ -116,6 +112,21 @@ pub(crate) fn note(text: &str) {
 /// `0.84MiB`.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.2}MiB", in_mebibytes(bytes))
+}
+
+/// A size in the unit that suits it: `348B`, `1.20KiB`, `58.21MiB`, `3.00GiB`.
+#[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+pub(crate) fn human_size(bytes: u64) -> String {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    let in_unit = |unit: u64, name| format!("{:.2}{name}", bytes as f64 / unit as f64);
+    match bytes {
+        0..KIB => format!("{bytes}B"),
+        KIB..MIB => in_unit(KIB, "KiB"),
+        MIB..GIB => in_unit(MIB, "MiB"),
+        GIB.. => in_unit(GIB, "GiB"),
+    }
 }
 
 /// A size in MiB, for two decimals.

@@ -153,7 +153,8 @@ mod tests {
     fn compact_and_csv_are_as_recorded() {
         let mut table = Table::new(&["ALIAS", "PUBLIC", "TYPE"]);
         table.rows = vec![vec!["bb/1 (1 more)".into(), "no".into(), "CONTAINER".into()]];
-        let expected = "      ALIAS      PUBLIC    TYPE     \n  bb/1 (1 more)  no      CONTAINER  \n";
+        let expected =
+            "      ALIAS      PUBLIC    TYPE     \n  bb/1 (1 more)  no      CONTAINER  \n";
         assert_eq!(table.compact(true), expected);
         assert_eq!(
             sample().csv(true),

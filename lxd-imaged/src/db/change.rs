@@ -102,7 +102,9 @@ impl Change {
 async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
     let image = &new.image;
     // Checked first: once a statement has run, the change can no longer fail alone.
-    if exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &image.fingerprint.to_string()).await? {
+    if exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &image.fingerprint.to_string())
+        .await?
+    {
         return Err(Error::ImageExists { fingerprint: image.fingerprint, size: image.size });
     }
     if !new.reuse {

@@ -184,10 +184,7 @@ impl Db {
     /// Makes `change` durable; when this returns, it is on disk and in the catalog.
     pub async fn commit(&self, change: Change) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .send(Pending { change, reply })
-            .await
-            .map_err(|_| Error::ShuttingDown)?;
+        self.queue.send(Pending { change, reply }).await.map_err(|_| Error::ShuttingDown)?;
         answer.await.map_err(|_| Error::ShuttingDown)?
     }
 }
@@ -251,9 +248,8 @@ async fn commit_batch(
 /// The error of a whole batch, for each of its members.
 fn broken(error: &sqlx::Error) -> Error {
     let text = error.to_string();
-    let full = error
-        .as_database_error()
-        .is_some_and(|database| database.message().contains("full"));
+    let full =
+        error.as_database_error().is_some_and(|database| database.message().contains("full"));
     if full {
         Error::NoSpace("the database cannot grow".into())
     } else {

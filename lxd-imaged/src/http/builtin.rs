@@ -65,7 +65,10 @@ pub(super) async fn profiles(
     })
 }
 
-pub(super) async fn profile(Extension(caller): Extension<Caller>, Path(name): Path<String>) -> Reply {
+pub(super) async fn profile(
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Reply {
     trusted(&caller, || match name.as_str() {
         profile::DEFAULT => {
             let profile = Profile::builtin();

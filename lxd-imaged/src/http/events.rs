@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::extract::ws::{
+    Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection,
+};
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -57,9 +59,7 @@ fn types(query: &Query<'_>) -> Result<Vec<EventType>> {
         return Err(Error::BadRequest(text.into()));
     }
     match query.get(query::TYPE) {
-        None | Some("") => {
-            Ok(vec![EventType::Operation, EventType::Lifecycle, EventType::Logging])
-        }
+        None | Some("") => Ok(vec![EventType::Operation, EventType::Lifecycle, EventType::Logging]),
         Some(names) => names
             .split(',')
             .map(|name| EventType::from_name(name).ok_or_else(|| Error::EventType(name.into())))

@@ -126,7 +126,8 @@ impl Export {
         }
         let current = text(header::IF_RANGE)
             .is_none_or(|tag| matches_tag(tag, &self.etag) || Some(tag) == modified.as_deref());
-        let range = text(header::RANGE).filter(|_| current).map(|range| parse_range(range, self.length));
+        let range =
+            text(header::RANGE).filter(|_| current).map(|range| parse_range(range, self.length));
         let range = match range {
             None | Some(RangeRequest::Whole) => 0..self.length,
             Some(RangeRequest::Part(range)) => {

@@ -118,7 +118,8 @@ pub(super) async fn get(
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
 ) -> Reply {
-    let entry = extract::prefix(&fingerprint).and_then(|prefix| images::get(&app, &caller, &prefix));
+    let entry =
+        extract::prefix(&fingerprint).and_then(|prefix| images::get(&app, &caller, &prefix));
     match entry {
         Ok(entry) => Reply::Tagged(entry.json.clone(), images::etag(&entry.image)),
         Err(error) => error.into(),

@@ -47,7 +47,11 @@ impl Reply {
     }
 
     /// A list of paths, or of the values themselves.
-    pub(super) fn list<T: Serialize>(recursion: bool, values: &[T], path: impl Fn(&T) -> String) -> Self {
+    pub(super) fn list<T: Serialize>(
+        recursion: bool,
+        values: &[T],
+        path: impl Fn(&T) -> String,
+    ) -> Self {
         if recursion {
             Self::json(&values)
         } else {
@@ -85,7 +89,9 @@ fn status(error: &Error) -> StatusCode {
         Error::ShuttingDown | Error::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
         // LXD answers 500 for these, and clients show the text.
-        Error::Ambiguous | Error::Filter(_) | Error::NoWebsocket | Error::EventType(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Ambiguous | Error::Filter(_) | Error::NoWebsocket | Error::EventType(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         Error::FingerprintMismatch { .. } | Error::Format(_) => StatusCode::BAD_REQUEST,
         Error::Db(_) | Error::Io { .. } | Error::InvalidImagesJson | Error::Internal(_) => {
             StatusCode::INTERNAL_SERVER_ERROR

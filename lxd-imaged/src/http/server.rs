@@ -6,7 +6,9 @@ use axum::extract::State;
 use http::HeaderMap;
 use lxd_proto::arch::Architecture;
 use lxd_proto::extensions;
-use lxd_proto::server::{API_VERSION, Environment, SPOKEN_VERSION, Server, ServerPut, StorageDriver};
+use lxd_proto::server::{
+    API_VERSION, Environment, SPOKEN_VERSION, Server, ServerPut, StorageDriver,
+};
 use serde_json::Value;
 
 use super::Daemon;

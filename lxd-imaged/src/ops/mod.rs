@@ -84,7 +84,9 @@ pub struct Operations {
 
 impl std::fmt::Debug for Operations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Operations").field("known", &self.entries.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Operations")
+            .field("known", &self.entries.lock().len())
+            .finish_non_exhaustive()
     }
 }
 

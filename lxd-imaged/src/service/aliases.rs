@@ -22,8 +22,7 @@ pub async fn create(app: &App, caller: &Caller, post: AliasesPost) -> Result<Ali
     }
     let name = parse_name(post.name)?;
     let target = target(app, caller, &post.target)?;
-    let change =
-        AliasChange::Create { name: name.clone(), target, description: post.description };
+    let change = AliasChange::Create { name: name.clone(), target, description: post.description };
     app.db.commit(Change::Alias(change)).await?;
     tell(app, caller, action::ALIAS_CREATED, &name, &[("target", &target.to_string())]);
     Ok(name)
@@ -46,7 +45,8 @@ pub async fn update(
         Some("") | None => return Err(Error::BadRequest("The target field is required".into())),
         Some(text) => target(app, caller, text)?,
     };
-    let description = put.description.unwrap_or(if keep { alias.description } else { String::new() });
+    let description =
+        put.description.unwrap_or(if keep { alias.description } else { String::new() });
     let name = parse_name(alias.name)?;
     let change = AliasChange::Update { name: name.clone(), target, description };
     app.db.commit(Change::Alias(change)).await?;

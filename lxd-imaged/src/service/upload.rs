@@ -124,7 +124,13 @@ impl Upload {
         Ok(())
     }
 
-    async fn part<S>(&mut self, role: Role, wanted: Wanted, mut body: S, length: Option<u64>) -> Result<()>
+    async fn part<S>(
+        &mut self,
+        role: Role,
+        wanted: Wanted,
+        mut body: S,
+        length: Option<u64>,
+    ) -> Result<()>
     where
         S: Stream<Item = Result<Bytes>> + Unpin,
     {
@@ -237,7 +243,8 @@ impl Upload {
 
     fn image(&mut self) -> Result<Image> {
         let metadata = self.parts.first().and_then(|part| part.findings.metadata.clone());
-        let metadata = metadata.ok_or_else(|| Error::Internal("a check without metadata".into()))?;
+        let metadata =
+            metadata.ok_or_else(|| Error::Internal("a check without metadata".into()))?;
         let fingerprint = match (self.combined.take(), self.parts.as_slice()) {
             (Some(combined), [_, _]) => Fingerprint::from_bytes(combined.finalize().into()),
             (None, [unified]) => unified.digest,
@@ -324,6 +331,7 @@ fn expiry(metadata: &Metadata) -> Timestamp {
 }
 
 fn seconds(seconds: i64, what: &str) -> Result<Timestamp> {
-    Timestamp::from_second(seconds)
-        .map_err(|_| Error::BadRequest(format!("metadata.yaml has an impossible {what}: {seconds}")))
+    Timestamp::from_second(seconds).map_err(|_| {
+        Error::BadRequest(format!("metadata.yaml has an impossible {what}: {seconds}"))
+    })
 }

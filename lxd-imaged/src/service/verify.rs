@@ -49,7 +49,8 @@ async fn recheck(app: &Arc<App>, entry: &Entry) -> Result<(), Error> {
         None => (&entry.head, Role::Unified),
     };
     let open = app.blobs.get(&blob.digest).await?;
-    let open = open.ok_or_else(|| Error::Internal(format!("the blob {} is missing", blob.digest)))?;
+    let open =
+        open.ok_or_else(|| Error::Internal(format!("the blob {} is missing", blob.digest)))?;
     let check = app.checks.recheck(role, open.file(), open.size);
     follow(app, entry.image.fingerprint, check);
     Ok(())

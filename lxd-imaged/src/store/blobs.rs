@@ -68,7 +68,8 @@ pub struct OpenBlob {
 impl Blobs {
     /// The blobs in the directory `root`.
     pub fn open(root: PathBuf) -> Result<Arc<Self>> {
-        let store = LocalFileSystem::new_with_prefix(&root).map_err(|error| storage(&root, error))?;
+        let store =
+            LocalFileSystem::new_with_prefix(&root).map_err(|error| storage(&root, error))?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
             root,
@@ -84,8 +85,9 @@ impl Blobs {
         let moved = tokio::task::spawn_blocking(move || {
             let hold = blobs.hold(spooled.digest);
             let path = blobs.path(&spooled.digest);
-            fs::rename(spooled.path.path(), &path)
-                .map_err(|error| Error::io(format!("cannot move a file to {}", path.display()), error))?;
+            fs::rename(spooled.path.path(), &path).map_err(|error| {
+                Error::io(format!("cannot move a file to {}", path.display()), error)
+            })?;
             spooled.path.moved();
             Ok(hold)
         });
@@ -158,7 +160,9 @@ impl Blobs {
             GetResultPayload::File(file, _) => {
                 Ok(Some(OpenBlob { file: Arc::new(file), size, modified }))
             }
-            GetResultPayload::Stream(_) => Err(Error::Internal("the blob store is not a directory".into())),
+            GetResultPayload::Stream(_) => {
+                Err(Error::Internal("the blob store is not a directory".into()))
+            }
         }
     }
 
@@ -188,7 +192,10 @@ impl Blobs {
     }
 
     /// The bytes of several ranges, one after the other, read ahead by one chunk.
-    pub fn read(&self, segments: Vec<Segment>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    pub fn read(
+        &self,
+        segments: Vec<Segment>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let transfer = Arc::new(self.buffers.transfer());
         let reader = Reader { segments: segments.into(), transfer };
         let first = reader.start();

@@ -13,7 +13,7 @@ const LARGEST: usize = 256 << 10;
 /// The smallest chunk, however many transfers there are.
 const SMALLEST: usize = 32 << 10;
 /// Idle buffers that are kept.
-const KEPT: usize = 16;
+const KEPT: usize = 8;
 
 /// Buffers for the transfers of one direction.
 #[derive(Debug, Default)]

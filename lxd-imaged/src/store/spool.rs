@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::{Findings, Role};
 use sha2::{Digest, Sha256};
+use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
 use super::buffers::{Buffers, Transfer};
@@ -16,6 +18,8 @@ use super::checks::{Check, CheckPool, Wanted};
 use super::writeback;
 use crate::error::{Error, Result};
 
+/// A write that takes longer has waited for the disk.
+const BLOCKED: Duration = Duration::from_millis(20);
 /// Bytes written between two requests to start write-back.
 const WRITEBACK_STEP: u64 = 8 << 20;
 
@@ -66,7 +70,7 @@ impl Drop for SpoolPath {
     }
 }
 
-/// The state that one blocking step takes along and brings back.
+/// What one chunk after the other passes through.
 struct Writer {
     file: Arc<File>,
     hash: Sha256,
@@ -92,13 +96,21 @@ impl Writer {
     }
 }
 
-type Step = tokio::task::JoinHandle<(Box<Writer>, Vec<u8>, io::Result<()>)>;
+/// Work on a chunk that goes on while the next one is received.
+enum Step {
+    /// The disk pushes back: a blocking thread writes and hashes.
+    Writing(JoinHandle<(Box<Writer>, Vec<u8>, io::Result<()>)>),
+    /// The hash over all parts, beside the writer.
+    Hashing(JoinHandle<(Sha256, Arc<Vec<u8>>)>),
+}
 
 /// A file that is being received.
 pub struct Spool {
     path: SpoolPath,
     writer: Option<Box<Writer>>,
     step: Option<Step>,
+    /// Whether a write has blocked: from then on other threads do it.
+    blocks: bool,
     buffer: Vec<u8>,
     spare: Option<Vec<u8>>,
     transfer: Transfer,
@@ -110,7 +122,10 @@ pub struct Spool {
 
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spool").field("path", &self.path.path()).field("received", &self.received).finish_non_exhaustive()
+        f.debug_struct("Spool")
+            .field("path", &self.path.path())
+            .field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,7 +137,12 @@ impl Spools {
 
     /// Begins a file that plays `role`. `length` is reserved now if it is known. `combined`
     /// is the hash of the parts before this one, carried on.
-    pub fn begin(&self, role: Role, length: Option<u64>, combined: Option<Sha256>) -> Result<Spool> {
+    pub fn begin(
+        &self,
+        role: Role,
+        length: Option<u64>,
+        combined: Option<Sha256>,
+    ) -> Result<Spool> {
         let path = self.directory.join(Uuid::new_v4().to_string());
         let what = || format!("cannot create {}", path.display());
         let file = OpenOptions::new()
@@ -148,6 +168,7 @@ impl Spools {
             path: spool_path,
             writer: Some(Box::new(writer)),
             step: None,
+            blocks: false,
             buffer: Vec::new(),
             spare: None,
             transfer: self.buffers.transfer(),
@@ -202,33 +223,77 @@ impl Spool {
         Ok(())
     }
 
-    /// Hands the buffer to a blocking thread; the next chunk is received meanwhile.
+    /// Writes and hashes the buffer.
+    ///
+    /// A write goes into the page cache, which costs less than handing it to another thread; only
+    /// when the kernel makes writers wait for the disk is that what happens.
     async fn flush(&mut self) -> Result<()> {
         self.settle().await?;
         let chunk = std::mem::take(&mut self.buffer);
         let mut writer = self.writer.take().ok_or_else(lost)?;
-        self.step = Some(tokio::task::spawn_blocking(move || {
-            let result = writer.write(&chunk);
-            (writer, chunk, result)
-        }));
-        Ok(())
+        if self.blocks {
+            self.step = Some(Step::Writing(tokio::task::spawn_blocking(move || {
+                let result = writer.write(&chunk);
+                (writer, chunk, result)
+            })));
+            return Ok(());
+        }
+        let combined = writer.combined.take();
+        let chunk = match combined {
+            None => Ok(chunk),
+            Some(mut combined) => {
+                let shared = Arc::new(chunk);
+                let chunk = shared.clone();
+                self.step = Some(Step::Hashing(tokio::task::spawn_blocking(move || {
+                    combined.update(&*shared);
+                    (combined, shared)
+                })));
+                Err(chunk)
+            }
+        };
+        let bytes = chunk.as_ref().unwrap_or_else(|shared| shared);
+        let started = Instant::now();
+        let written = writer.write(bytes);
+        self.blocks = started.elapsed() > BLOCKED;
+        self.check.written(writer.written);
+        self.writer = Some(writer);
+        if let Ok(chunk) = chunk {
+            self.keep(chunk);
+        }
+        written.map_err(|error| Error::io("cannot write the image file", error))?;
+        // Others have waited for as long as a chunk takes.
+        tokio::task::yield_now().await;
+        self.check.refused()
     }
 
     /// Waits for the step that runs, if any.
     async fn settle(&mut self) -> Result<()> {
-        if let Some(step) = self.step.take() {
-            let (writer, mut chunk, result) =
-                step.await.map_err(|error| Error::Internal(error.to_string()))?;
-            result.map_err(|error| Error::io("cannot write the image file", error))?;
-            self.check.written(writer.written);
-            self.writer = Some(writer);
-            chunk.clear();
-            match &self.spare {
-                None => self.spare = Some(chunk),
-                Some(_) => self.transfer.give_back(chunk),
+        let died = |error: JoinError| Error::Internal(error.to_string());
+        match self.step.take() {
+            None => {}
+            Some(Step::Hashing(step)) => {
+                let (combined, chunk) = step.await.map_err(died)?;
+                self.writer.as_mut().ok_or_else(lost)?.combined = Some(combined);
+                if let Ok(chunk) = Arc::try_unwrap(chunk) {
+                    self.keep(chunk);
+                }
+            }
+            Some(Step::Writing(step)) => {
+                let (writer, chunk, result) = step.await.map_err(died)?;
+                result.map_err(|error| Error::io("cannot write the image file", error))?;
+                self.check.written(writer.written);
+                self.writer = Some(writer);
+                self.keep(chunk);
             }
         }
         self.check.refused()
+    }
+
+    fn keep(&mut self, chunk: Vec<u8>) {
+        match &self.spare {
+            None => self.spare = Some(chunk),
+            Some(_) => self.transfer.give_back(chunk),
+        }
     }
 
     /// The whole file has arrived: flushes it to disk and waits for the verdict, as far as

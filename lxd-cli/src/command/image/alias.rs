@@ -195,7 +195,7 @@ Examples:
   lxd-cli image alias list debian -f csv")]
 pub(crate) struct List {
     /// A remote ("NAME:") and filters
-    #[arg(value_name = "[REMOTE:] [FILTER]...")]
+    #[arg(value_name = "REMOTE: | FILTER")]
     filters: Vec<String>,
     #[command(flatten)]
     format: ListFormat,
@@ -288,12 +288,7 @@ async fn target(
     Ok(context.remotes.image(server, &reference, &Want::default()).await?.image.fingerprint)
 }
 
-fn tell(
-    format: &ResultFormat,
-    name: &str,
-    old: Option<Fingerprint>,
-    new: Fingerprint,
-) -> Outcome {
+fn tell(format: &ResultFormat, name: &str, old: Option<Fingerprint>, new: Fingerprint) -> Outcome {
     let object = json!({ "alias": name, "target": new, "was": old });
     match old.filter(|old| *old != new) {
         Some(old) => print_result(format.format, &object, &moved(name, old, new)),

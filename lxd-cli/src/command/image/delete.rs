@@ -52,7 +52,8 @@ struct Report {
 impl Delete {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
         let doomed = self.find_all(context).await?;
-        let as_text = matches!(self.format.format.shape, Shape::Table | Shape::Csv | Shape::Compact);
+        let as_text =
+            matches!(self.format.format.shape, Shape::Table | Shape::Csv | Shape::Compact);
         let mut reports = Vec::new();
         for doomed in &doomed {
             let report = self.delete(doomed).await;

@@ -14,7 +14,7 @@ use crate::command::flags::VmFlag;
 use crate::context::Context;
 use crate::editor::{EditOptions, Editable, edit};
 use crate::failure::Outcome;
-use crate::output::yaml;
+use crate::output::{from_yaml, yaml};
 
 /// Edit an image.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ impl Editable for EditableImage {
     }
 
     fn parse(text: &str, base: &ImagePut) -> Result<ImagePut, String> {
-        let edited: Edited = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let edited: Edited = from_yaml(text)?;
         let mut image = base.clone();
         if let Some(auto_update) = edited.auto_update {
             image.auto_update = auto_update;
@@ -137,9 +137,9 @@ where
 /// A point in time, or a day, at whose start it lies.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    whole.parse().map_err(|_| {
-        format!("\"{text}\" is no date; write 2030-01-31 or 2030-01-31T12:00:00Z")
-    })
+    whole
+        .parse()
+        .map_err(|_| format!("\"{text}\" is no date; write 2030-01-31 or 2030-01-31T12:00:00Z"))
 }
 
 /// Mine where I changed it, else theirs.
@@ -201,7 +201,8 @@ profiles:
 
     #[test]
     fn absent_keys_stay_and_unknown_ones_are_refused() {
-        let edited = EditableImage::parse("public: true\nexpires_at: 2030-01-01\n", &base()).unwrap();
+        let edited =
+            EditableImage::parse("public: true\nexpires_at: 2030-01-01\n", &base()).unwrap();
         assert!(edited.public);
         assert_eq!(edited.properties, base().properties);
         assert_eq!(edited.expires_at.to_string(), "2030-01-01T00:00:00Z");
@@ -209,7 +210,9 @@ profiles:
         assert_eq!(edited.properties, Properties::from([("release".into(), "12".into())]));
         let edited = EditableImage::parse("properties:\n", &base()).unwrap();
         assert!(edited.properties.is_empty());
-        for wrong in ["publik: true", "public: 7", "properties: [a]", "a: [", "expires_at: soon", "x"] {
+        for wrong in
+            ["publik: true", "public: 7", "properties: [a]", "a: [", "expires_at: soon", "x"]
+        {
             EditableImage::parse(wrong, &base()).unwrap_err();
         }
     }

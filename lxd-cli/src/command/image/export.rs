@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Image;
-use lxd_proto::remote::{Fetch, FileRole, IncomingFile, Progress, Sink};
+use lxd_proto::remote::{Error, Fetch, FileRole, IncomingFile, Progress, Sink};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::task::block_in_place;
@@ -17,13 +17,12 @@ use tokio::task::block_in_place;
 use crate::command::flags::{ResultFormat, VmFlag};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, emit, json, mebibytes, note, print_result};
+use crate::output::{Shape, emit, human_size, json, note, print_result};
 use crate::progress::show;
 
 /// Endings of image files, as servers name them.
-const ENDINGS: &[&str] = &[
-    ".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lzma", ".tar", ".squashfs", ".qcow2",
-];
+const ENDINGS: &[&str] =
+    &[".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tar.lzma", ".tar", ".squashfs", ".qcow2"];
 
 /// Write an image into files.
 #[derive(Debug, Args)]
@@ -78,7 +77,7 @@ impl Export {
         let fetch = Fetch { progress: Progress::default(), ..Fetch::default() };
         fetch.progress.set_total(image.size);
         let shown = show(context.progress, "Exporting the image", &fetch.progress);
-        remote.fetch(&image, &fetch, &mut files).await?;
+        remote.fetch(&image, &fetch, &mut files).await.map_err(own_words)?;
         let written = files.complete()?;
         shown.done();
         let report = Report { fingerprint: image.fingerprint, files: written };
@@ -87,7 +86,7 @@ impl Export {
 
     fn tell(&self, context: &Context, report: &Report, to_stdout: bool) -> Outcome {
         let text = |file: &Written| {
-            let (path, size) = (file.path.display(), mebibytes(file.size));
+            let (path, size) = (file.path.display(), human_size(file.size));
             format!("{path}  {size} ({} bytes)  sha256 {}\n", file.size, file.sha256)
         };
         let lines: String = report.files.iter().map(text).collect();
@@ -107,6 +106,16 @@ impl Export {
             return emit(&paths);
         }
         print_result(self.format.format, report, &text)
+    }
+}
+
+/// What the files below have refused says all by itself.
+fn own_words(error: Error) -> Failure {
+    match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::Other => {
+            Failure::new(source.to_string())
+        }
+        error => error.into(),
     }
 }
 
@@ -232,9 +241,9 @@ impl Sink for Files<'_> {
                 hash.update(&bytes);
             }
             match &mut open.file {
-                Some(file) => file.write_all(&bytes).map_err(|error| {
-                    io::Error::other(format!("{}: {error}", open.part.display()))
-                }),
+                Some(file) => file
+                    .write_all(&bytes)
+                    .map_err(|error| io::Error::other(format!("{}: {error}", open.part.display()))),
                 None => io::stdout().lock().write_all(&bytes),
             }
         })

@@ -39,7 +39,7 @@ Examples:
   lxd-cli image list local: images: os=debian")]
 pub(crate) struct List {
     /// Remotes ("NAME:") and filters
-    #[arg(value_name = "[REMOTE:] [FILTER]...")]
+    #[arg(value_name = "REMOTE: | FILTER")]
     pub(crate) filters: Vec<String>,
     /// Which columns
     #[arg(short, long, default_value = DEFAULT_COLUMNS)]

@@ -43,7 +43,9 @@ impl Get {
 
 /// Set one property.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  lxd-cli image set-property debian/12 description 'Our base image'")]
+#[command(
+    after_help = "Example:\n  lxd-cli image set-property debian/12 description 'Our base image'"
+)]
 pub(crate) struct Set {
     /// Alias, fingerprint or its beginning
     #[arg(value_name = "[REMOTE:]IMAGE")]

@@ -44,7 +44,8 @@ enum Change {
 
 impl Set {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
-        let changes: Vec<_> = self.changes.iter().map(|word| parse(word)).collect::<Outcome<_>>()?;
+        let changes: Vec<_> =
+            self.changes.iter().map(|word| parse(word)).collect::<Outcome<_>>()?;
         let image = find(context, &self.image).await?;
         let changed = update(&image.server, image.fingerprint, |image| {
             changes.iter().for_each(|change| change.apply(image));

@@ -34,7 +34,9 @@ const SLOW_TO_HASH: u64 = 256 << 20;
 
 /// Add an image.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "lxd-cli image import [OPTIONS] FILE [ROOTFS] [REMOTE:] [KEY=VALUE]...",
+    after_help = "\
 One file is a whole image; two are its metadata tarball and its root file system, in either order.
 A directory holds metadata.yaml and rootfs/, and templates/ if there are any. \"-\" is standard
 input, for a whole image or for the root file system. The same content is never sent twice: an
@@ -44,10 +46,11 @@ Examples:
   lxd-cli image import debian.tar.xz --alias debian/12 --public
   lxd-cli image import meta.tar.xz rootfs.squashfs --alias debian/12 --reuse
   lxd-cli image import ./tree local: os=debian release=12
-  zcat backup.tar.gz | lxd-cli image import -")]
+  zcat backup.tar.gz | lxd-cli image import -"
+)]
 pub(crate) struct Import {
     /// One or two files, a directory or "-"; a remote ("NAME:"); properties
-    #[arg(value_name = "FILE [ROOTFS] [REMOTE:] [KEY=VALUE]", required = true)]
+    #[arg(value_name = "FILE", required = true)]
     words: Vec<String>,
     /// A name for the image; may be repeated
     #[arg(long = "alias", value_name = "NAME")]

@@ -43,9 +43,15 @@ pub(super) struct Input {
 
 #[derive(Debug)]
 enum Bytes {
-    File { file: File, length: u64 },
+    File {
+        file: File,
+        length: u64,
+    },
     /// What was read ahead, and the rest.
-    Stream { head: Vec<u8>, rest: File },
+    Stream {
+        head: Vec<u8>,
+        rest: File,
+    },
 }
 
 impl Source {
@@ -134,10 +140,12 @@ fn hash_files(files: Vec<(File, String)>, progress: &Progress) -> Outcome<Finger
 
 impl Input {
     fn open(name: &str) -> Outcome<Self> {
-        let cannot = |error: &io::Error| Failure::new(match error.kind() {
-            io::ErrorKind::NotFound => format!("open {name}: no such file or directory"),
-            _ => format!("open {name}: {error}"),
-        });
+        let cannot = |error: &io::Error| {
+            Failure::new(match error.kind() {
+                io::ErrorKind::NotFound => format!("open {name}: no such file or directory"),
+                _ => format!("open {name}: {error}"),
+            })
+        };
         if name == "-" {
             let stdin = io::stdin();
             let fd = std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned();
@@ -214,7 +222,10 @@ impl Input {
             Bytes::Stream { head, rest } => FilePart {
                 filename,
                 length: None,
-                reader: Box::pin(AsyncReadExt::chain(Cursor::new(head), tokio::fs::File::from_std(rest))),
+                reader: Box::pin(AsyncReadExt::chain(
+                    Cursor::new(head),
+                    tokio::fs::File::from_std(rest),
+                )),
             },
         }
     }
@@ -224,15 +235,15 @@ impl Input {
     fn look(&self, role: Role, limit: u64) -> Outcome<bool> {
         let Bytes::File { file, .. } = &self.bytes else { return Ok(false) };
         let mut file = file.try_clone().map_err(|error| self.cannot("read", &error))?;
-        let mut checker = Checker::new(role, Limits::default());
-        let found = feed(&mut checker, &mut file, limit);
+        let checker = Checker::new(role, Limits::default());
+        let found = feed(checker, &mut file, limit);
         file.rewind().map_err(|error| self.cannot("read", &error))?;
         found.map_err(|error| self.cannot("import", &error))
     }
 }
 
 fn feed(
-    checker: &mut Checker,
+    mut checker: Checker,
     file: &mut File,
     limit: u64,
 ) -> Result<bool, Box<dyn std::error::Error>> {
@@ -241,7 +252,8 @@ fn feed(
     while left > 0 && checker.known().metadata.is_none() {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            break;
+            // All of it was read: a short file is only looked at when it is known to be whole.
+            return Ok(checker.finish(file)?.metadata.is_some());
         }
         checker.feed(&buffer[..read])?;
         left = left.saturating_sub(read as u64);
