@@ -74,14 +74,14 @@ impl Directory {
     pub fn hold(&self) -> anyhow::Result<Held> {
         self.refuse_foreign()?;
         // Clients reach the socket through the directory, so others may pass but not list it.
-        self.create(&self.root, 0o711).with_context(|| {
+        create(&self.root, 0o711).with_context(|| {
             format!(
                 "cannot create {}; set LXD_DIR to a directory you may write",
                 self.root.display()
             )
         })?;
         for private in [self.blobs(), self.spool()] {
-            self.create(&private, 0o700)
+            create(&private, 0o700)
                 .with_context(|| format!("cannot create {}", private.display()))?;
         }
         let path = self.root.join("lock");
@@ -116,18 +116,6 @@ impl Directory {
         Ok(())
     }
 
-    #[expect(clippy::unused_self, reason = "creating is something one asks of the directory")]
-    fn create(&self, path: &Path, mode: u32) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-            self.create(parent, 0o755)?;
-        }
-        DirBuilder::new().mode(0o700).create(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-    }
-
     /// Removes what an earlier daemon left half received.
     pub fn empty_spool(&self) -> io::Result<usize> {
         let mut removed = 0;
@@ -137,6 +125,18 @@ impl Directory {
         }
         Ok(removed)
     }
+}
+
+/// Creates a directory, and what is missing above it, with exactly this mode.
+fn create(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create(parent, 0o755)?;
+    }
+    DirBuilder::new().mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
 //! The real router over a throw-away store, in process.
+#![expect(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a test says what it expects by failing"
+)]
 
 use std::path::Path;
 

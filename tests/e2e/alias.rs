@@ -52,8 +52,8 @@ fn lists_are_the_same_in_both_clients() {
         }
     }
     // Several words narrow a list down, as they do for images; lxc widens it.
-    daemon.lxc("image alias list v 9 -f csv").ok().says("v10");
-    daemon.cli("image alias list v 9 -f csv").ok().says("v9").says_not("v10");
+    daemon.lxc("image alias list v z -f csv").ok().says("v10").says("z z");
+    daemon.cli("image alias list v z -f csv").ok().silent();
     let listed = daemon.cli("image alias list v9 -f json").ok().json();
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "a filter holds for json too: {listed}");
 }

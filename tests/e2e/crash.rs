@@ -37,8 +37,8 @@ fn image(seed: u64) -> Vec<u8> {
     let mut tar = Tar::new();
     tar.file("metadata.yaml", Recipe::new(&format!("crash-{seed}")).yaml().as_bytes());
     tar.dir("rootfs/");
-    tar.file("rootfs/noise", &noise(seed, 200_000 + (seed as usize % 7) * 300_000));
-    if seed % 3 == 0 { Compression::Zst.bytes(&tar.end()) } else { tar.end() }
+    tar.file("rootfs/noise", &noise(seed, 200_000 + usize::try_from(seed % 7).unwrap() * 300_000));
+    if seed.is_multiple_of(3) { Compression::Zst.bytes(&tar.end()) } else { tar.end() }
 }
 
 /// Imports images until the daemon is gone.

@@ -178,7 +178,7 @@ fn sound_archives_with_unusual_entries_are_taken() {
     // Metadata at the very end.
     let mut last = Tar::new();
     last.dir("rootfs/");
-    last.file("rootfs/x", &[7; 100_000]);
+    last.file("rootfs/x", &vec![7; 100_000]);
     last.file("metadata.yaml", Recipe::new("last").yaml().as_bytes());
     http.import(&Compression::Xz.bytes(&last.end()));
 }

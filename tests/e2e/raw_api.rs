@@ -1,4 +1,4 @@
-//! The REST interface itself: status codes, envelopes, ETags, filters, ranges, pages.
+//! The REST interface itself: status codes, envelopes, entity tags, filters, ranges, pages.
 
 use lxd_tests::daemon::Daemon;
 use lxd_tests::fixtures::{Compression, Recipe, fingerprint, noise};

@@ -303,7 +303,6 @@ async fn split(
     upload.into_operation()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature of map_err")]
 fn broken(error: multer::Error) -> Error {
     Error::Upload(error.to_string())
 }

@@ -88,14 +88,16 @@ fn status(error: &Error) -> StatusCode {
         Error::EtagMismatch { .. } => StatusCode::PRECONDITION_FAILED,
         Error::ShuttingDown | Error::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
-        // LXD answers 500 for these, and clients show the text.
-        Error::Ambiguous | Error::Filter(_) | Error::NoWebsocket | Error::EventType(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
         Error::FingerprintMismatch { .. } | Error::Format(_) => StatusCode::BAD_REQUEST,
-        Error::Db(_) | Error::Io { .. } | Error::InvalidImagesJson | Error::Internal(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        // LXD answers 500 for the first five, and clients show the text.
+        Error::Ambiguous
+        | Error::Filter(_)
+        | Error::NoWebsocket
+        | Error::EventType(_)
+        | Error::InvalidImagesJson
+        | Error::Db(_)
+        | Error::Io { .. }
+        | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

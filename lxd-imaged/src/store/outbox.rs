@@ -75,7 +75,7 @@ mod tests {
         let stand_in = outbox.queue(file.clone(), 100..300);
         assert_eq!(stand_in.len(), 200);
         assert!(Outbox::stands_in(&stand_in) && Outbox::stands_in(&stand_in[150..]));
-        assert!(!Outbox::stands_in(&vec![0; 200]));
+        assert!(!Outbox::stands_in(&[0; 200]));
         outbox.sent(50);
         assert_eq!(outbox.next().unwrap().1, 150);
         outbox.sent(150);

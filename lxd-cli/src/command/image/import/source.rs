@@ -87,7 +87,7 @@ impl Source {
 
     /// Bytes altogether, when known.
     pub(super) fn size(&self) -> Option<u64> {
-        self.inputs().into_iter().map(|input| input.length()).sum()
+        self.inputs().into_iter().map(Input::length).sum()
     }
 
     /// The fingerprint; `None` when a stream is among the files.
