@@ -188,7 +188,7 @@ impl State<'_> {
 
     fn seconds_left(&self) -> Option<u64> {
         let left = self.total?.checked_sub(self.done).filter(|left| *left > 0)?;
-        left.checked_div(self.rate?)
+        left.checked_div(self.rate?).filter(|seconds| *seconds > 0)
     }
 }
 
@@ -242,7 +242,9 @@ fn json_line(label: &str, event: &str, state: &State<'_>) {
 }
 
 fn live_line(text: &str) {
-    let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| size.ws_col);
+    let told = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+    // Terminals that programs make (CI, expect) often say that they have no columns at all.
+    let width = if told == 0 { 80 } else { told };
     // The last column stays free: some terminals wrap when it is written.
     let line = clipped(text, usize::from(width).saturating_sub(1));
     // Nobody can be told that the terminal is gone.

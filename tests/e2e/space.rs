@@ -26,7 +26,8 @@ fn an_import_into_a_full_store() {
     let mut daemon = Daemon::prepare(Kind::Ours, Turn::shared());
     let options = Some(c"size=64m,mode=711");
     mount("lxdt", daemon.dir(), "tmpfs", MountFlags::empty(), options).expect("mount a tmpfs");
-    let small = Small(daemon.dir());
+    // Dropped before the daemon, whose home can only go when nothing is mounted in it.
+    let _small = Small(daemon.dir());
     daemon.launch();
     let http = daemon.http();
     let kept = http.import(&Recipe::new("before").unified(Compression::Gz));
@@ -62,8 +63,6 @@ fn an_import_into_a_full_store() {
     http.import(&fits);
     assert!(daemon.stop().success());
     daemon.imaged("fsck").exits(0);
-    drop(daemon);
-    drop(small);
 }
 
 /// Nothing of the failed import stays, and the daemon serves.

@@ -139,6 +139,7 @@ impl Stage {
             std::fs::create_dir(home.path().join(name))?;
         }
         let folder = home.path().join("var");
+        println!("$ export PATH={}:$PATH", shell::target().join("debug").display());
         println!("$ export LXD_DIR={}", folder.display());
         println!("$ lxd-imaged &");
         let log = std::fs::File::create(home.path().join("log"))?;
@@ -245,7 +246,8 @@ impl Stage {
         use std::io::Write;
         let mut command = self.command("lxd-cli", arguments);
         println!(
-            "\n$ sed 's/public: false/public: true/' <<<\"$SHOWN\" | {}",
+            "\n$ lxd-cli image show {} | sed 's/public: false/public: true/' | {}",
+            arguments.last().unwrap_or(&""),
             shell::show(&command)
         );
         let mut child = command.stdin(Stdio::piped()).spawn()?;
