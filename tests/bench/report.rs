@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::options::Options;
-use crate::turns::Outcome;
+use crate::turns::{NOT_ASKED, Outcome};
 
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,9 @@ impl Report {
         let mut reasons = Vec::new();
         for row in &self.rows {
             for (who, side) in [("ours", &row.ours), ("LXD", &row.lxd)] {
-                if let Err(error) = side {
+                if let Err(error) = side
+                    && error != NOT_ASKED
+                {
                     let reason = format!("{}, {who}: {error}", row.scenario);
                     if !reasons.contains(&reason) {
                         reasons.push(reason);
@@ -185,6 +187,7 @@ impl Row {
     fn cells(&self) -> [String; 7] {
         let shown = |side: &Result<f64, String>| match side {
             Ok(value) => format!("{} {}", figure(*value), self.metric.unit).trim_end().to_owned(),
+            Err(reason) if reason == NOT_ASKED => String::new(),
             Err(_) => "failed".to_owned(),
         };
         let target = match self.target {

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use crate::options::Options;
 use crate::server::{Server, Side};
 
+/// Why LXD has no figures with `--ours-only`.
+pub(crate) const NOT_ASKED: &str = "not asked for";
+
 /// Figures of one round, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
@@ -33,7 +36,7 @@ impl Pair {
 
     /// Makes each side's server with `make`.
     pub(crate) fn with(options: &Options, make: impl Fn(Side) -> Result<Server>) -> Self {
-        let lxd = if options.ours_only { Err(anyhow!("not asked for")) } else { make(Side::Lxd) };
+        let lxd = if options.ours_only { Err(anyhow!(NOT_ASKED)) } else { make(Side::Lxd) };
         Self { ours: make(Side::Ours), lxd }
     }
 
