@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Viewer};
 use crate::certificate::Identity;
 use crate::db::Db;
+use crate::error::{Error, Result};
 use crate::ops::Operations;
 use crate::ops::events::Events;
 use crate::store::blobs::Blobs;
@@ -57,6 +58,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Refuses strangers.
+    pub fn must_be_trusted(&self) -> Result<()> {
+        if self.is_trusted() { Ok(()) } else { Err(Error::Forbidden) }
+    }
+
     /// Whether they may change things.
     pub fn is_trusted(&self) -> bool {
         self.viewer == Viewer::Trusted

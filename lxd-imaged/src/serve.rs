@@ -126,9 +126,9 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     listen::unix::serve(listener, http::router(app), shutdown).await;
     tracing::info!("ending");
     tidy.abort();
-    started.end().await;
-    // Only now: while the socket is there, the directory is in use.
+    // While the directory is still held: a daemon that takes it over binds a socket of its own.
     let _ = std::fs::remove_file(directory.socket());
+    started.end().await;
     Ok(())
 }
 

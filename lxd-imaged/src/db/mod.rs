@@ -114,6 +114,7 @@ const HASTY: [&str; 2] = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF
 async fn create(path: &Path) -> Result<(), OpenError> {
     let unusable = |source: sqlx::Error| OpenError::unusable(path, source);
     let partial = path.with_extension("new");
+    // Only the file: SQLite drops a log that lies beside an empty database.
     if let Err(error) = fs::remove_file(&partial)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -254,5 +255,35 @@ fn broken(error: &sqlx::Error) -> Error {
         Error::NoSpace("the database cannot grow".into())
     } else {
         Error::Internal(format!("the image database failed: {text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_that_does_not_fit_fails_alone_in_its_batch() {
+        struct Nobody;
+        impl Committed for Nobody {
+            fn committed(&self, _: &[Change]) {}
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("images.db");
+        let (db, writer) = open(&path).await.unwrap().start(Arc::new(Nobody));
+        let set = |name: &str| Change::Config([(name.to_owned(), Some("1".to_owned()))].into());
+        let gone = AliasChange::Delete { name: "nothing".parse().unwrap() };
+        let (first, failed, second) = tokio::join!(
+            db.commit(set("user.a")),
+            db.commit(Change::Alias(gone)),
+            db.commit(set("user.b")),
+        );
+        first.unwrap();
+        second.unwrap();
+        assert_eq!(failed.unwrap_err().to_string(), "Image alias not found");
+        drop(db);
+        writer.await.unwrap();
+        let config = open(&path).await.unwrap().load().await.unwrap().config;
+        assert_eq!(config.len(), 2, "{config:?}");
     }
 }

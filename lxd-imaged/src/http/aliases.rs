@@ -11,7 +11,7 @@ use super::Daemon;
 use super::extract::{self, Query};
 use super::reply::Reply;
 use crate::app::{App, Caller};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::service::aliases;
 
 pub(super) async fn list(
@@ -19,8 +19,8 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     let all = app.catalog.aliases(caller.viewer);
     Reply::list(Query::of(&uri).recursion(), &all, |alias| routes::ALIAS.url(&[&alias.name]))
@@ -43,7 +43,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Reply {
     let created = async {
-        trusted(&caller)?;
+        caller.must_be_trusted()?;
         let post: AliasesPost = extract::json(body).await?;
         aliases::create(&app, &caller, post).await
     };
@@ -81,7 +81,7 @@ async fn update(
     body: Body,
     keep: bool,
 ) -> Result<()> {
-    trusted(caller)?;
+    caller.must_be_trusted()?;
     let put: AliasPut = extract::json(body).await?;
     aliases::update(app, caller, name, extract::etag(headers), put, keep).await
 }
@@ -93,7 +93,7 @@ pub(super) async fn rename(
     body: Body,
 ) -> Reply {
     let renamed = async {
-        trusted(&caller)?;
+        caller.must_be_trusted()?;
         let post: AliasPost = extract::json(body).await?;
         aliases::rename(&app, &caller, &name, post.name).await
     };
@@ -109,12 +109,8 @@ pub(super) async fn delete(
     Path(name): Path<String>,
 ) -> Reply {
     let deleted = async {
-        trusted(&caller)?;
+        caller.must_be_trusted()?;
         aliases::delete(&app, &caller, &name).await
     };
     deleted.await.into()
-}
-
-fn trusted(caller: &Caller) -> Result<()> {
-    if caller.is_trusted() { Ok(()) } else { Err(Error::Forbidden) }
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::service::images::hash;
 
 fn trusted(caller: &Caller, reply: impl FnOnce() -> Reply) -> Reply {
-    if caller.is_trusted() { reply() } else { Error::Forbidden.into() }
+    caller.must_be_trusted().map_or_else(Reply::from, |()| reply())
 }
 
 fn default_project(app: &App, caller: &Caller) -> Project {

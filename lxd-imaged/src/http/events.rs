@@ -33,8 +33,8 @@ pub(super) async fn listen(
     OriginalUri(uri): OriginalUri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    if !caller.is_trusted() {
-        return Reply::from(Error::Forbidden).into_response();
+    if let Err(error) = caller.must_be_trusted() {
+        return Reply::from(error).into_response();
     }
     let types = match types(&Query::of(&uri)) {
         Ok(types) => types,

@@ -134,7 +134,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Reply {
     let done = async {
-        trusted(&caller)?;
+        caller.must_be_trusted()?;
         let prefix = extract::prefix(&fingerprint)?;
         let put: ImagePut = extract::json(body).await?;
         images::put(&app, &caller, &prefix, extract::etag(&headers), put).await
@@ -150,7 +150,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Reply {
     let done = async {
-        trusted(&caller)?;
+        caller.must_be_trusted()?;
         let prefix = extract::prefix(&fingerprint)?;
         let patch: ImagePatch = extract::json(body).await?;
         images::patch(&app, &caller, &prefix, extract::etag(&headers), patch).await
@@ -163,14 +163,11 @@ pub(super) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
 ) -> Reply {
-    let deleted = trusted(&caller)
+    let deleted = caller
+        .must_be_trusted()
         .and_then(|()| extract::prefix(&fingerprint))
         .and_then(|prefix| images::delete(&app, &caller, &prefix));
     deleted.into()
-}
-
-fn trusted(caller: &Caller) -> Result<()> {
-    if caller.is_trusted() { Ok(()) } else { Err(Error::Forbidden) }
 }
 
 /// `POST /1.0/images`: JSON, a unified image or a split one; LXD decides by the content.
@@ -180,8 +177,8 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     let content_type = header_text(&headers, header::CONTENT_TYPE);
     let boundary = multer::parse_boundary(content_type);

@@ -22,8 +22,8 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     let mut by_status: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for operation in app.operations.all() {
@@ -44,8 +44,8 @@ pub(super) async fn get(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     match app.operations.get(&id) {
         Ok(operation) => Reply::json(&operation),
@@ -60,8 +60,8 @@ pub(super) async fn wait(
     Path(id): Path<String>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     let waited = async {
         let timeout = timeout(&Query::of(&uri))?;
@@ -89,8 +89,8 @@ pub(super) async fn cancel(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     let cancelled = app.operations.cancel(&id);
     if cancelled.is_ok() {
@@ -107,8 +107,8 @@ pub(super) async fn websocket(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Reply {
-    if !caller.is_trusted() {
-        return Error::Forbidden.into();
+    if let Err(error) = caller.must_be_trusted() {
+        return error.into();
     }
     match app.operations.get(&id) {
         Ok(_) => Error::NoWebsocket.into(),

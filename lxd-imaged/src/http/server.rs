@@ -15,7 +15,7 @@ use super::Daemon;
 use super::extract;
 use super::reply::Reply;
 use crate::app::{App, Caller};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::service::settings;
 
 pub(super) async fn root() -> Reply {
@@ -133,9 +133,7 @@ async fn update(
     body: Body,
     replace: bool,
 ) -> Result<()> {
-    if !caller.is_trusted() {
-        return Err(Error::Forbidden);
-    }
+    caller.must_be_trusted()?;
     let put: ServerPut = extract::json(body).await?;
     let values = put.config.unwrap_or_default();
     settings::update(app, caller, extract::etag(headers), values, replace).await

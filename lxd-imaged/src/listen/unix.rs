@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -22,6 +23,8 @@ use crate::store::outbox::Outbox;
 
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 8192;
+/// How long to let others end after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds the socket, in place of one that a dead daemon has left. The caller holds the directory.
 pub fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
@@ -83,7 +86,7 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: Cancellatio
             Err(error) => {
                 // Out of file descriptors, most likely: others must end first.
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

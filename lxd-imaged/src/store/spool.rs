@@ -238,28 +238,20 @@ impl Spool {
             })));
             return Ok(());
         }
-        let combined = writer.combined.take();
-        let chunk = match combined {
-            None => Ok(chunk),
-            Some(mut combined) => {
-                let shared = Arc::new(chunk);
-                let chunk = shared.clone();
-                self.step = Some(Step::Hashing(tokio::task::spawn_blocking(move || {
-                    combined.update(&*shared);
-                    (combined, shared)
-                })));
-                Err(chunk)
-            }
-        };
-        let bytes = chunk.as_ref().unwrap_or_else(|shared| shared);
+        let chunk = Arc::new(chunk);
+        if let Some(mut combined) = writer.combined.take() {
+            let chunk = chunk.clone();
+            self.step = Some(Step::Hashing(tokio::task::spawn_blocking(move || {
+                combined.update(&*chunk);
+                (combined, chunk)
+            })));
+        }
         let started = Instant::now();
-        let written = writer.write(bytes);
+        let written = writer.write(&chunk);
         self.blocks = started.elapsed() > BLOCKED;
         self.check.written(writer.written);
         self.writer = Some(writer);
-        if let Ok(chunk) = chunk {
-            self.keep(chunk);
-        }
+        self.keep(chunk);
         written.map_err(|error| Error::io("cannot write the image file", error))?;
         // Others have waited for as long as a chunk takes.
         tokio::task::yield_now().await;
@@ -274,22 +266,22 @@ impl Spool {
             Some(Step::Hashing(step)) => {
                 let (combined, chunk) = step.await.map_err(died)?;
                 self.writer.as_mut().ok_or_else(lost)?.combined = Some(combined);
-                if let Ok(chunk) = Arc::try_unwrap(chunk) {
-                    self.keep(chunk);
-                }
+                self.keep(chunk);
             }
             Some(Step::Writing(step)) => {
                 let (writer, chunk, result) = step.await.map_err(died)?;
                 result.map_err(|error| Error::io("cannot write the image file", error))?;
                 self.check.written(writer.written);
                 self.writer = Some(writer);
-                self.keep(chunk);
+                self.keep(Arc::new(chunk));
             }
         }
         self.check.refused()
     }
 
-    fn keep(&mut self, chunk: Vec<u8>) {
+    /// Keeps a buffer for a later chunk, once nobody else reads it.
+    fn keep(&mut self, chunk: Arc<Vec<u8>>) {
+        let Ok(chunk) = Arc::try_unwrap(chunk) else { return };
         match &self.spare {
             None => self.spare = Some(chunk),
             Some(_) => self.transfer.give_back(chunk),
