@@ -10,8 +10,9 @@ use lxd_proto::alias::{AliasEntry, ImageAlias};
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::{Image, Verified};
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
-use crate::db::{AliasChange, BlobRow, Change, Committed, NewImage, Snapshot};
+use crate::db::{AliasChange, BlobRow, Change, NewImage, Observer, Snapshot};
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 
 /// Who looks: decides what exists.
@@ -36,7 +37,7 @@ pub struct Entry {
     /// The object, aliases included.
     pub image: Image,
     /// The same as JSON.
-    pub json: String,
+    pub json: Box<str>,
     /// The unified file, or the metadata file.
     pub head: BlobRow,
     /// The root file system file of a split image.
@@ -46,7 +47,7 @@ pub struct Entry {
 impl Entry {
     fn new(image: Image, head: BlobRow, rootfs: Option<BlobRow>) -> Self {
         // An image has only strings, numbers and lists: rendering cannot fail.
-        let json = serde_json::to_string(&image).unwrap_or_default();
+        let json = serde_json::to_string(&image).unwrap_or_default().into_boxed_str();
         Self { image, json, head, rootfs }
     }
 
@@ -78,16 +79,36 @@ struct Contents {
 }
 
 /// The contents of the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     contents: RwLock<Contents>,
+    /// Whether images and aliases are known, or why they cannot be.
+    loaded: watch::Sender<Option<Result<(), Arc<str>>>>,
 }
 
 impl Catalog {
-    /// Takes over what the database held at start.
-    pub fn fill(&self, snapshot: Snapshot) {
-        let mut contents = self.contents.write();
-        contents.config = snapshot.config;
+    /// A catalog of which only the configuration is known yet.
+    pub fn new(config: BTreeMap<String, String>) -> Self {
+        let contents = Contents { config, ..Contents::default() };
+        Self { contents: RwLock::new(contents), loaded: watch::Sender::new(None) }
+    }
+
+    /// Waits until images and aliases are known. Before that the catalog looks empty.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn loaded(&self) -> Result<()> {
+        let mut loaded = self.loaded.subscribe();
+        // The sender is in here: it cannot be gone.
+        let outcome = loaded.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());
+        match outcome {
+            Some(Err(reason)) => Err(Error::Internal(reason.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn fill(&self, snapshot: Snapshot) {
+        let mut contents = Contents { config: snapshot.config, ..Contents::default() };
         let mut names: HashMap<Fingerprint, Vec<ImageAlias>> = HashMap::new();
         for alias in snapshot.aliases {
             names.entry(alias.target).or_default().push(ImageAlias {
@@ -102,6 +123,7 @@ impl Catalog {
             image.aliases.sort_by(|a, b| a.name.cmp(&b.name));
             contents.insert(Arc::new(Entry::new(image, head, rootfs)));
         }
+        *self.contents.write() = contents;
     }
 
     /// All images that `viewer` sees, by fingerprint, beginning after `after`.
@@ -285,7 +307,12 @@ impl Contents {
     }
 }
 
-impl Committed for Catalog {
+impl Observer for Catalog {
+    fn loaded(&self, snapshot: Result<Snapshot>) {
+        let outcome = snapshot.map(|snapshot| self.fill(snapshot));
+        self.loaded.send_replace(Some(outcome.map_err(|error| error.to_string().into())));
+    }
+
     fn committed(&self, changes: &[Change]) {
         let mut contents = self.contents.write();
         for change in changes {

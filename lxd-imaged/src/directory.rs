@@ -45,6 +45,11 @@ impl Directory {
         self.root.join("blobs")
     }
 
+    /// Notes about blobs that may be garbage after a crash.
+    pub fn unsettled(&self) -> PathBuf {
+        self.root.join("unsettled")
+    }
+
     /// Files that are still arriving.
     pub fn spool(&self) -> PathBuf {
         self.root.join("spool")
@@ -80,7 +85,7 @@ impl Directory {
                 self.root.display()
             )
         })?;
-        for private in [self.blobs(), self.spool()] {
+        for private in [self.blobs(), self.spool(), self.unsettled()] {
             create(&private, 0o700)
                 .with_context(|| format!("cannot create {}", private.display()))?;
         }
@@ -116,12 +121,33 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes what an earlier daemon left half received.
+    /// Refuses to begin a new database beside the files of an old one: images would be gone from
+    /// every list although their bytes are there.
+    pub fn refuse_lost_database(&self) -> anyhow::Result<()> {
+        let database = self.database();
+        let known = fs::metadata(&database).is_ok_and(|file| file.len() > 0);
+        if !known && fs::read_dir(self.blobs()).is_ok_and(|mut blobs| blobs.next().is_some()) {
+            bail!(
+                "{} is missing or empty, but {} holds files of images; put the database back from \
+                 a backup, or move these files away to begin anew",
+                database.display(),
+                self.blobs().display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier daemon left half received. What is no file is none of ours.
     pub fn empty_spool(&self) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(self.spool())? {
-            fs::remove_file(entry?.path())?;
-            removed += 1;
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            } else {
+                tracing::warn!(path = %entry.path().display(), "not a file of the store");
+            }
         }
         Ok(removed)
     }

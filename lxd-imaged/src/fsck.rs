@@ -38,6 +38,8 @@ pub enum Fault {
     Orphan,
     /// A file that does not belong in the store.
     Stray,
+    /// A file that cannot be read.
+    Unreadable,
     /// A half-received file of a daemon that was killed.
     Leftover,
 }
@@ -70,10 +72,11 @@ struct Check<'a> {
 }
 
 /// Checks the store in `directory`, which no daemon may hold. With `repair`, what no image uses
-/// is removed, and images whose bytes are lost are taken out: their records and whatever is left
-/// of their files go to `lost+found`.
+/// goes to `lost+found`, and images whose bytes are lost are taken out: their records and
+/// whatever is left of their files go there too.
 pub async fn run(directory: &Directory, repair: bool) -> anyhow::Result<Report> {
     let _held = directory.hold()?;
+    directory.refuse_lost_database()?;
     let mut opened = db::open(&directory.database()).await?;
     let Snapshot { images, aliases, .. } = opened.load().await?;
     let report = Report { images: images.len(), ..Report::default() };
@@ -113,19 +116,22 @@ impl Check<'_> {
         for entry in fs::read_dir(self.directory.blobs())? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            // A fifo under a blob's name would keep a reader for ever.
+            let regular = entry.file_type()?.is_file();
             match name.parse::<Fingerprint>() {
-                Err(_) => self.stray(&entry.path(), &name)?,
-                Ok(digest) if !wanted.contains(&digest) => self.orphan(&entry.path(), name)?,
-                Ok(digest) => {
+                Ok(digest) if regular && wanted.contains(&digest) => {
                     present.insert(digest);
-                    let actual = self.hash(&entry.path())?;
-                    if actual != digest {
-                        let detail = format!("its bytes hash to {actual}");
-                        let moved = self.repair && self.move_away(&entry.path(), &name)?;
-                        self.found(Fault::Corrupt, name, detail, moved);
-                        broken.insert(digest);
-                    }
+                    let fault = match self.hash(&entry.path()) {
+                        Ok(actual) if actual == digest => continue,
+                        Ok(actual) => (Fault::Corrupt, format!("its bytes hash to {actual}")),
+                        Err(error) => (Fault::Unreadable, format!("{error:#}")),
+                    };
+                    let moved = self.repair && self.move_away(&entry.path(), &name);
+                    self.found(fault.0, name, fault.1, moved);
+                    broken.insert(digest);
                 }
+                Ok(_) if regular => self.aside(Fault::Orphan, &entry.path(), "no image uses it"),
+                _ => self.aside(Fault::Stray, &entry.path(), "not a file of the store"),
             }
         }
         for digest in wanted.difference(&present) {
@@ -159,27 +165,21 @@ impl Check<'_> {
         Ok(Fingerprint::from_bytes(hash.finalize().into()))
     }
 
-    fn orphan(&mut self, path: &Path, name: String) -> anyhow::Result<()> {
-        if self.repair {
-            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        self.found(Fault::Orphan, name, "no image uses it".into(), self.repair);
-        Ok(())
+    /// Notes something that is no part of any image, and moves it out of the way.
+    fn aside(&mut self, fault: Fault, path: &Path, detail: &str) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let moved = self.repair && self.move_away(path, &name);
+        self.found(fault, name, detail.to_owned(), moved);
     }
 
-    fn stray(&mut self, path: &Path, name: &str) -> anyhow::Result<()> {
-        let moved = self.repair && self.move_away(path, name)?;
-        self.found(Fault::Stray, name.to_owned(), "not a file of the store".into(), moved);
-        Ok(())
-    }
-
-    fn move_away(&self, path: &Path, name: &str) -> anyhow::Result<bool> {
+    /// Moves something to `lost+found`; one thing that cannot be moved does not end the check.
+    fn move_away(&self, path: &Path, name: &str) -> bool {
         let lost = self.directory.lost();
-        fs::create_dir_all(&lost).with_context(|| format!("cannot create {}", lost.display()))?;
-        let to = lost.join(name);
-        fs::rename(path, &to)
-            .with_context(|| format!("cannot move {} to {}", path.display(), to.display()))?;
-        Ok(true)
+        let moved = fs::create_dir_all(&lost).and_then(|()| fs::rename(path, lost.join(name)));
+        if let Err(error) = &moved {
+            tracing::error!(path = %path.display(), %error, "cannot move it to lost+found");
+        }
+        moved.is_ok()
     }
 
     /// Takes an image without bytes out of the database; its record is kept as a file.
@@ -207,6 +207,10 @@ impl Check<'_> {
     fn leftovers(&mut self) -> anyhow::Result<()> {
         for entry in fs::read_dir(self.directory.spool())? {
             let entry = entry?;
+            if !entry.file_type()?.is_file() {
+                self.aside(Fault::Stray, &entry.path(), "not a file of the store");
+                continue;
+            }
             if self.repair {
                 fs::remove_file(entry.path())?;
             }

@@ -61,9 +61,10 @@ async fn start_held(
         tokio::task::spawn_blocking(move || Identity::load_or_create(&directory))
     };
     directory.empty_spool().context("cannot empty the spool directory")?;
+    directory.refuse_lost_database()?;
     let mut opened = db::open(&directory.database()).await?;
-    let catalog = Arc::new(Catalog::default());
-    catalog.fill(opened.load().await?);
+    // Images and aliases follow while the first requests are answered.
+    let catalog = Arc::new(Catalog::new(opened.config().await?));
     let (db, writer) = opened.start(catalog.clone());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let checks = CheckPool::new(workers).context("cannot start the check workers")?;
@@ -71,7 +72,7 @@ async fn start_held(
     let app = Arc::new(App {
         catalog,
         db,
-        blobs: Blobs::open(directory.blobs())?,
+        blobs: Blobs::open(directory.blobs(), directory.unsettled())?,
         spools: Spools::new(directory.spool(), checks.clone()),
         checks,
         pending_checks: parking_lot::Mutex::default(),
@@ -108,31 +109,38 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     raise_file_limit();
     let shutdown = CancellationToken::new();
     end_on_signals(&shutdown)?;
-    // Clients may connect from here on; they are answered when the store is loaded.
+    // Clients may connect from here on; they are answered in a moment.
     let listener = listen::unix::bind(&directory.socket(), group.as_deref())?;
     let started = start_held(&directory, held, shutdown.clone()).await?;
     let app = started.app.clone();
     log.attach(app.events.clone());
-    tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
-    let tidy = tokio::spawn({
-        let app = app.clone();
-        async move {
-            verify::resume(&app).await;
-            if let Err(error) = sweep::run_once(&app).await {
-                tracing::error!(%error, "cannot look for files that no image uses");
-            }
+    // On a worker of the runtime, which then begins each connection by itself.
+    let router = http::router(app.clone());
+    let serving = tokio::spawn(listen::unix::serve(listener, router, shutdown.clone()));
+    let loaded = app.catalog.loaded().await;
+    if loaded.is_ok() {
+        tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
+    } else {
+        shutdown.cancel();
+    }
+    let tidy = tokio::spawn(async move {
+        verify::resume(&app).await;
+        if let Err(error) = sweep::run_once(&app).await {
+            tracing::error!(%error, "cannot look for files that no image uses");
         }
     });
-    listen::unix::serve(listener, http::router(app), shutdown).await;
+    let served = serving.await;
     tracing::info!("ending");
     tidy.abort();
     // While the directory is still held: a daemon that takes it over binds a socket of its own.
     let _ = std::fs::remove_file(directory.socket());
     started.end().await;
-    Ok(())
+    loaded.context("cannot read the image database")?;
+    served.context("the listener died")
 }
 
-/// The first signal ends the daemon cleanly; LXD takes SIGPWR for that too.
+/// The first signal ends the daemon cleanly (LXD takes SIGPWR for that too), a second one of its
+/// kind at once.
 fn end_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
     for kind in [
         SignalKind::terminate(),
@@ -145,6 +153,10 @@ fn end_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
         tokio::spawn(async move {
             signals.recv().await;
             shutdown.cancel();
+            signals.recv().await;
+            // Nothing acknowledged is lost by it.
+            tracing::warn!("ending at once");
+            std::process::exit(1);
         });
     }
     Ok(())

@@ -5,31 +5,16 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::error::Result;
 
-/// What a sweep did.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Files looked at.
-    pub blobs: usize,
-    /// Files removed.
-    pub removed: usize,
-}
-
-/// Looks at every blob once.
-pub async fn run_once(app: &Arc<App>) -> Result<Report> {
-    let (digests, strangers) = app.blobs.list().await?;
-    let mut report = Report { blobs: digests.len(), removed: 0 };
-    for name in strangers {
-        tracing::warn!(name, "a file among the blobs is none; fsck --repair moves it away");
+/// Looks at every unsettled blob; returns how many no image uses.
+pub async fn run_once(app: &Arc<App>) -> Result<usize> {
+    let mut unused = 0;
+    for digest in app.blobs.unsettled().await? {
+        unused += usize::from(!app.catalog.uses(&digest));
+        let catalog = app.catalog.clone();
+        app.blobs.remove_unless(digest, move |digest| catalog.uses(digest)).await?;
     }
-    for digest in digests {
-        if !app.catalog.uses(&digest) {
-            let catalog = app.catalog.clone();
-            app.blobs.remove_unless(digest, move |digest| catalog.uses(digest)).await?;
-            report.removed += 1;
-        }
+    if unused > 0 {
+        tracing::info!(unused, "removed files of imports and deletions that were interrupted");
     }
-    if report.removed > 0 {
-        tracing::info!(removed = report.removed, "removed files that no image uses");
-    }
-    Ok(report)
+    Ok(unused)
 }

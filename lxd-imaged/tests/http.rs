@@ -549,3 +549,84 @@ async fn two_images_that_begin_alike_are_ambiguous() {
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.json()["error"], "More than one image matches");
 }
+
+#[tokio::test]
+async fn bodies_are_read_as_go_reads_them() {
+    let daemon = Daemon::new().await;
+    let image = daemon.upload(unified("json"), &[("x-lxd-properties", "a=1")]).await;
+    let fingerprint = image["metadata"]["fingerprint"].as_str().unwrap().to_owned();
+    let path = format!("/1.0/images/{fingerprint}");
+    for (method, path) in [("PUT", path.as_str()), ("PATCH", &path), ("PUT", "/1.0")] {
+        let answer = daemon.call(method, path, json!([])).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+    }
+    assert_eq!(daemon.get(&path).await.metadata()["properties"]["a"], "1");
+
+    let nulls =
+        json!({ "properties": { "a": null, "b": "2" }, "expires_at": null, "public": null });
+    assert_eq!(daemon.call("PUT", &path, nulls).await.status, StatusCode::OK);
+    let alias = json!({ "name": "n", "target": fingerprint, "description": null });
+    assert_eq!(daemon.call("POST", "/1.0/images/aliases", alias).await.status, StatusCode::CREATED);
+    let properties = daemon.get(&path).await.metadata()["properties"].clone();
+    assert_eq!((&properties["a"], &properties["b"]), (&Value::Null, &json!("2")));
+}
+
+#[tokio::test]
+async fn times_are_those_that_go_can_read_and_survive_a_restart() {
+    let daemon = Daemon::new().await;
+    let year = "architecture: amd64\ncreation_date: -377705023201\n";
+    let image = tarball(&[("metadata.yaml", year), ("rootfs/etc/salt", "")]);
+    let end = daemon.upload(image, &[]).await;
+    assert!(end["err"].as_str().unwrap().contains("impossible creation date"), "{end}");
+
+    let image = daemon.upload(unified("times"), &[]).await;
+    let path = format!("/1.0/images/{}", image["metadata"]["fingerprint"].as_str().unwrap());
+    let answer =
+        daemon.call("PATCH", &path, json!({"expires_at": "-000001-01-01T00:00:00Z"})).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let never = json!({"expires_at": "9999-12-31T23:59:59Z"});
+    assert_eq!(daemon.call("PATCH", &path, never).await.status, StatusCode::OK);
+    let exact = json!({"expires_at": "2030-01-01T00:00:00.123456789Z"});
+    assert_eq!(daemon.call("PATCH", &path, exact).await.status, StatusCode::OK);
+    let before = daemon.get(&path).await.metadata();
+    let daemon = daemon.restarted().await;
+    assert_eq!(daemon.get(&path).await.metadata(), before);
+}
+
+#[tokio::test]
+async fn headers_that_are_no_text_match_nothing() {
+    let daemon = Daemon::new().await;
+    let odd = http::HeaderValue::from_bytes(b"\xff").unwrap();
+    let image = daemon.upload(unified("odd"), &[]).await;
+    let path = format!("/1.0/images/{}", image["metadata"]["fingerprint"].as_str().unwrap());
+    let request = Request::put(&path).header("if-match", odd.clone());
+    let answer = daemon.send(Viewer::Trusted, request, Body::from("{}")).await;
+    assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED);
+    let request = Request::post("/1.0/images").header("x-lxd-fingerprint", odd);
+    let answer = daemon.send(Viewer::Trusted, request, Body::from(unified("other"))).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let filename = "ünï.tar".as_bytes();
+    let request = Request::post("/1.0/images").header("x-lxd-filename", filename);
+    let answer = daemon.send(Viewer::Trusted, request, Body::from(unified("third"))).await;
+    let end = daemon.end_of(&answer).await;
+    let path = format!("/1.0/images/{}", end["metadata"]["fingerprint"].as_str().unwrap());
+    assert_eq!(daemon.get(&path).await.metadata()["filename"], "ünï.tar");
+}
+
+#[tokio::test]
+async fn files_of_a_lost_database_stay() {
+    let daemon = Daemon::new().await;
+    daemon.upload(unified("kept"), &[]).await;
+    let files = daemon.files();
+    let Daemon { started, router, temp } = daemon;
+    drop(router);
+    started.end().await;
+    let database = temp.path().join("images.db");
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(temp.path().join(format!("images.db{suffix}")));
+    }
+    std::fs::write(&database, "").unwrap();
+    let refused = start(&Directory::new(temp.path()), CancellationToken::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("from a backup"), "{refused}");
+    assert_eq!(std::fs::read_dir(temp.path().join("blobs")).unwrap().count(), files.len());
+}

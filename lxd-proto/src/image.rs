@@ -130,7 +130,7 @@ pub struct Image {
     #[serde(default)]
     pub public: bool,
     /// The epoch or Go's zero time when it never expires.
-    #[serde(default = "time::epoch")]
+    #[serde(default = "time::epoch", deserialize_with = "time::deserialize")]
     pub expires_at: Timestamp,
     /// Profiles of instances made from it.
     #[serde(default, deserialize_with = "null_default")]
@@ -158,13 +158,13 @@ pub struct Image {
     #[serde(rename = "type", default)]
     pub kind: InstanceType,
     /// From its metadata.
-    #[serde(default = "time::zero")]
+    #[serde(default = "time::zero", deserialize_with = "time::deserialize")]
     pub created_at: Timestamp,
     /// Go's zero time until an instance is made from it.
-    #[serde(default = "time::zero")]
+    #[serde(default = "time::zero", deserialize_with = "time::deserialize")]
     pub last_used_at: Timestamp,
     /// When it entered the store.
-    #[serde(default = "time::zero")]
+    #[serde(default = "time::zero", deserialize_with = "time::deserialize")]
     pub uploaded_at: Timestamp,
     /// Result of the deep check; absent when it passed.
     #[serde(default, skip_serializing_if = "Verified::is_yes")]
@@ -200,7 +200,7 @@ pub struct ImagePut {
     #[serde(default)]
     pub public: bool,
     /// Go's zero time leaves it as it is.
-    #[serde(default = "time::zero")]
+    #[serde(default = "time::zero", deserialize_with = "time::deserialize")]
     pub expires_at: Timestamp,
     /// `None` means the default profile.
     #[serde(default)]
@@ -232,7 +232,11 @@ pub struct ImagePatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
     /// LXD ignores it in a PATCH; we apply it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "time::deserialize_option"
+    )]
     pub expires_at: Option<Timestamp>,
     /// LXD ignores it in a PATCH; we apply it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,7 +256,7 @@ pub struct ImagesPost {
     #[serde(default)]
     pub public: bool,
     /// Go's zero time means unset.
-    #[serde(default = "time::zero")]
+    #[serde(default = "time::zero", deserialize_with = "time::deserialize")]
     pub expires_at: Timestamp,
     /// Profiles of instances made from it.
     #[serde(default)]

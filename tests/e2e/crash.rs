@@ -261,6 +261,10 @@ fn fsck_reports_and_mends() {
     let mut bytes = std::fs::read(blobs.join(&corrupt)).unwrap();
     bytes[100] ^= 1;
     std::fs::write(blobs.join(&corrupt), bytes).unwrap();
+    // What has no business here must neither stop nor hold the check.
+    for directory in ["blobs", "spool"] {
+        std::fs::create_dir(daemon.dir().join(directory).join("f".repeat(64))).unwrap();
+    }
 
     let report = daemon.imaged("fsck").exits(1);
     for fault in [&missing, &corrupt, &"0".repeat(64)] {
@@ -270,6 +274,7 @@ fn fsck_reports_and_mends() {
     assert!(json.to_string().contains(&missing), "{json}");
     daemon.imaged("fsck --repair").run();
     daemon.imaged("fsck").exits(0);
+    assert!(daemon.files_in("lost+found").contains(&"0".repeat(64)), "nothing is thrown away");
     daemon.launch();
     let left = daemon.http().metadata("/1.0/images");
     assert_eq!(left, json!([format!("/1.0/images/{whole}")]));

@@ -1,5 +1,7 @@
 //! A disk that runs full: that import fails and says so, everything else goes on.
 
+use std::io::Write;
+
 use lxd_tests::client::Client;
 use lxd_tests::daemon::{Daemon, Kind};
 use lxd_tests::fixtures::{Compression, Recipe, big};
@@ -63,6 +65,40 @@ fn an_import_into_a_full_store() {
     http.import(&fits);
     assert!(daemon.stop().success());
     daemon.imaged("fsck").exits(0);
+}
+
+#[test]
+fn what_is_acknowledged_after_a_full_disk_survives() {
+    if !tool::is_root() {
+        eprintln!("SKIPPED: mounting a small tmpfs needs root");
+        return;
+    }
+    let mut daemon = Daemon::prepare(Kind::Ours, Turn::shared());
+    let options = Some(c"size=16m,mode=711");
+    mount("lxdt", daemon.dir(), "tmpfs", MountFlags::empty(), options).expect("mount a tmpfs");
+    let _small = Small(daemon.dir());
+    daemon.launch();
+    let http = daemon.http();
+    let edited = http.import(&Recipe::new("edited").unified(Compression::Gz));
+    let path = format!("/1.0/images/{edited}");
+    let filler = daemon.dir().join("filler");
+    let _ = std::fs::write(&filler, vec![0; 32 << 20]);
+    let mut filling = std::fs::File::options().append(true).open(&filler).unwrap();
+    while filling.write_all(&[0; 4096]).is_ok() {}
+
+    for round in 0..3 {
+        let body = json!({"properties": {"a": "x".repeat(200_000), "round": round.to_string()}});
+        http.json("PUT", &path, &body).refuses(507, "");
+    }
+    drop(filling);
+    std::fs::remove_file(&filler).unwrap();
+    let after = http.import(&Recipe::new("after").unified(Compression::Gz));
+    http.json("PUT", &path, &json!({"properties": {"a": "small"}})).expect(200);
+    daemon.kill();
+    daemon.launch();
+    let http = daemon.http();
+    http.get(&format!("/1.0/images/{after}/export")).expect(200);
+    assert_eq!(http.metadata(&path)["properties"]["a"], "small");
 }
 
 /// Nothing of the failed import stays, and the daemon serves.

@@ -1,8 +1,9 @@
 //! Reading the whole store, once, at start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use lxd_proto::alias::{AliasEntry, AliasName};
 use lxd_proto::fingerprint::Fingerprint;
@@ -36,35 +37,40 @@ pub struct Snapshot {
 }
 
 pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::Error> {
-    let blobs: BTreeMap<String, BlobRow> = sqlx::query("SELECT digest, size, extension FROM blobs")
-        .fetch_all(&mut *db)
-        .await?
-        .iter()
-        .map(|row| blob(row).map(|blob| (blob.digest.to_string(), blob)))
-        .collect::<Result<_, _>>()?;
-    let images = sqlx::query(
+    let mut blobs = HashMap::new();
+    let mut rows = sqlx::query("SELECT digest, size, extension FROM blobs").fetch(&mut *db);
+    while let Some(row) = rows.try_next().await? {
+        let blob = blob(&row)?;
+        blobs.insert(blob.digest, blob);
+    }
+    drop(rows);
+    let mut images = Vec::with_capacity(blobs.len());
+    let mut rows = sqlx::query(
         "SELECT fingerprint, kind, architecture, filename, size, public, auto_update, cached,
             created_at, expires_at, last_used_at, uploaded_at, properties, profiles, source,
             verified, head, rootfs FROM images",
     )
-    .fetch_all(&mut *db)
-    .await?
-    .iter()
-    .map(|row| image(row, &blobs))
-    .collect::<Result<Vec<_>, _>>()?;
-    let aliases = sqlx::query("SELECT name, fingerprint, description FROM aliases")
-        .fetch_all(&mut *db)
-        .await?
-        .iter()
-        .map(alias)
-        .collect::<Result<Vec<_>, _>>()?;
-    let config = sqlx::query("SELECT name, value FROM config")
-        .fetch_all(db)
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get("name")?, row.try_get("value")?)))
-        .collect::<Result<_, sqlx::Error>>()?;
-    Ok(Snapshot { images, aliases, config })
+    .fetch(&mut *db);
+    while let Some(row) = rows.try_next().await? {
+        images.push(image(&row, &blobs)?);
+    }
+    drop(rows);
+    let mut aliases = Vec::new();
+    let mut rows =
+        sqlx::query("SELECT name, fingerprint, description FROM aliases").fetch(&mut *db);
+    while let Some(row) = rows.try_next().await? {
+        aliases.push(alias(&row)?);
+    }
+    drop(rows);
+    Ok(Snapshot { images, aliases, config: config(db).await? })
+}
+
+/// What is configured; far less than the rest, and needed first.
+pub(super) async fn config(
+    db: &mut AnyConnection,
+) -> Result<BTreeMap<String, String>, sqlx::Error> {
+    let rows = sqlx::query("SELECT name, value FROM config").fetch_all(db).await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("value")?))).collect()
 }
 
 fn blob(row: &AnyRow) -> Result<BlobRow, sqlx::Error> {
@@ -75,12 +81,13 @@ fn blob(row: &AnyRow) -> Result<BlobRow, sqlx::Error> {
     })
 }
 
-fn image(row: &AnyRow, blobs: &BTreeMap<String, BlobRow>) -> Result<NewImage, sqlx::Error> {
+fn image(row: &AnyRow, blobs: &HashMap<Fingerprint, BlobRow>) -> Result<NewImage, sqlx::Error> {
     let file = |column: &str| -> Result<Option<BlobRow>, sqlx::Error> {
         let digest: String = row.try_get(column)?;
         if digest.is_empty() {
             return Ok(None);
         }
+        let digest = digest.parse().map_err(|error| broken(column, &error))?;
         match blobs.get(&digest) {
             Some(blob) => Ok(Some(blob.clone())),
             None => Err(broken(column, &format!("no blob {digest}"))),

@@ -1,21 +1,24 @@
 //! The database: every SQL statement of the daemon, behind one writer.
 //!
-//! Reading happens once, at start ([`Db::load`]); requests are answered from the catalog.
+//! Reading happens once, after the start, before the first change; requests are answered from the
+//! catalog.
 //! Changes go through [`Db::commit`]: those that arrive together share one transaction, and
 //! with it one flush to disk.
 
 mod change;
 mod load;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, Connection, Executor};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 pub use change::{AliasChange, Change, NewImage};
 pub use load::{BlobRow, Snapshot};
@@ -29,8 +32,12 @@ const QUEUE: usize = 1024;
 /// Changes that one transaction takes at most.
 const BATCH: usize = 256;
 
-/// Receives each batch of changes right after it is on disk, in commit order.
-pub trait Committed: Send + Sync + 'static {
+/// Knows what the database holds: everything once, then each batch of changes right after it is
+/// on disk, in commit order.
+pub trait Observer: Send + Sync + 'static {
+    /// Called before any change, and again when it is not certain what a failed transaction has
+    /// left behind. After an error there are no changes.
+    fn loaded(&self, snapshot: Result<Snapshot>);
     /// Called with every change of a batch that took effect.
     fn committed(&self, changes: &[Change]);
 }
@@ -87,6 +94,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Opened {
     connection: AnyConnection,
+    path: PathBuf,
 }
 
 /// Opens the SQLite database at `path`, creating it and its tables if need be.
@@ -96,7 +104,7 @@ pub async fn open(path: &Path) -> Result<Opened, OpenError> {
         create(path).await?;
     }
     let connection = connect(path, &DURABLE).await?;
-    Ok(Opened { connection })
+    Ok(Opened { connection, path: path.to_owned() })
 }
 
 /// How SQLite works here: a write-ahead log, flushed at each commit.
@@ -130,19 +138,25 @@ async fn create(path: &Path) -> Result<(), OpenError> {
     put_in_place().map_err(|error: io::Error| unusable(error.into()))
 }
 
-/// Opens a database file and brings it to the current schema.
-async fn connect(path: &Path, pragmas: &[&'static str]) -> Result<AnyConnection, OpenError> {
-    let unusable = |source: sqlx::Error| OpenError::unusable(path, source);
+/// Opens a database file.
+async fn attach(path: &Path, pragmas: &[&'static str]) -> Result<AnyConnection, sqlx::Error> {
     let encoded: Vec<String> = path
         .to_string_lossy()
         .split('/')
         .map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string())
         .collect();
     let url = format!("sqlite://{}?mode=rwc", encoded.join("/"));
-    let mut connection = AnyConnection::connect(&url).await.map_err(unusable)?;
+    let mut connection = AnyConnection::connect(&url).await?;
     for pragma in pragmas {
-        connection.execute(*pragma).await.map_err(unusable)?;
+        connection.execute(*pragma).await?;
     }
+    Ok(connection)
+}
+
+/// Opens a database file and brings it to the current schema.
+async fn connect(path: &Path, pragmas: &[&'static str]) -> Result<AnyConnection, OpenError> {
+    let unusable = |source: sqlx::Error| OpenError::unusable(path, source);
+    let mut connection = attach(path, pragmas).await.map_err(unusable)?;
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
     match MIGRATIONS.run(&mut connection).await {
         Ok(()) => Ok(connection),
@@ -166,6 +180,11 @@ impl Opened {
         Ok(load::snapshot(&mut self.connection).await?)
     }
 
+    /// Reads the configuration alone.
+    pub async fn config(&mut self) -> Result<BTreeMap<String, String>> {
+        Ok(load::config(&mut self.connection).await?)
+    }
+
     /// Applies one change without the writer; for `fsck`.
     pub async fn apply(&mut self, change: &Change) -> Result<()> {
         let mut transaction = self.connection.begin().await?;
@@ -173,10 +192,21 @@ impl Opened {
         Ok(transaction.commit().await?)
     }
 
-    /// Starts the writer. It ends when the last [`Db`] is gone; the handle then yields.
-    pub fn start(self, observer: Arc<dyn Committed>) -> (Db, tokio::task::JoinHandle<()>) {
+    /// Starts the writer, which first tells `observer` everything. It ends when the last [`Db`]
+    /// is gone, or at once when the database cannot be read; changes then fail.
+    pub fn start(self, observer: Arc<dyn Observer>) -> (Db, JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(write(self.connection, changes, observer));
+        let writer = tokio::spawn(async move {
+            let mut opened = self;
+            let snapshot = opened.load().await;
+            let readable = snapshot.is_ok();
+            observer.loaded(snapshot);
+            if readable {
+                Writer { path: opened.path, connection: Some(opened.connection), observer }
+                    .run(changes)
+                    .await;
+            }
+        });
         (Db { queue }, writer)
     }
 }
@@ -190,32 +220,74 @@ impl Db {
     }
 }
 
-async fn write(
-    mut connection: AnyConnection,
-    mut changes: mpsc::Receiver<Pending>,
-    observer: Arc<dyn Committed>,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while changes.recv_many(&mut batch, BATCH).await > 0 {
-        let (done, replies) = match commit_batch(&mut connection, &mut batch).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                tracing::error!(%error, changes = batch.len(), "a transaction failed");
-                for pending in batch.drain(..) {
-                    let _ = pending.reply.send(Err(broken(&error)));
-                }
-                continue;
+struct Writer {
+    path: PathBuf,
+    /// `None` after a failed transaction: what the engine and its driver think of it may differ,
+    /// and then later commits would be none.
+    connection: Option<AnyConnection>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Writer {
+    async fn run(mut self, mut changes: mpsc::Receiver<Pending>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while changes.recv_many(&mut batch, BATCH).await > 0 {
+            if self.connection.is_none() {
+                self.start_over().await;
             }
-        };
-        observer.committed(&done);
-        for (reply, result) in replies {
-            // Whoever asked may have gone; the change stands all the same.
-            let _ = reply.send(result);
+            match self.commit(&mut batch).await {
+                Ok((done, replies)) => {
+                    self.observer.committed(&done);
+                    for (reply, result) in replies {
+                        // Whoever asked may have gone; the change stands all the same.
+                        let _ = reply.send(result);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, changes = batch.len(), "a transaction failed");
+                    self.start_over().await;
+                    for pending in batch.drain(..) {
+                        let _ = pending.reply.send(Err(broken(&error)));
+                    }
+                }
+            }
+        }
+        if let Some(connection) = self.connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "closing the database failed");
         }
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "closing the database failed");
+
+    async fn commit(
+        &mut self,
+        batch: &mut Vec<Pending>,
+    ) -> Result<(Vec<Change>, Replies), sqlx::Error> {
+        match &mut self.connection {
+            Some(connection) => commit_batch(connection, batch).await,
+            None => Err(sqlx::Error::PoolClosed),
+        }
     }
+
+    /// A new connection, and what the database really holds.
+    async fn start_over(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.close_hard().await;
+        }
+        match reopen(self.path.clone()).await {
+            Ok((connection, snapshot)) => {
+                self.observer.loaded(Ok(snapshot));
+                self.connection = Some(connection);
+            }
+            Err(error) => tracing::error!(%error, "cannot open the database again"),
+        }
+    }
+}
+
+async fn reopen(path: PathBuf) -> Result<(AnyConnection, Snapshot), sqlx::Error> {
+    let mut connection = attach(&path, &DURABLE).await?;
+    let snapshot = load::snapshot(&mut connection).await?;
+    Ok((connection, snapshot))
 }
 
 type Replies = Vec<(oneshot::Sender<Result<()>>, Result<()>)>;
@@ -262,12 +334,34 @@ fn broken(error: &sqlx::Error) -> Error {
 mod tests {
     use super::*;
 
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn loaded(&self, _: Result<Snapshot>) {}
+        fn committed(&self, _: &[Change]) {}
+    }
+
+    #[tokio::test]
+    async fn what_is_acknowledged_after_a_full_disk_is_on_the_disk() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("images.db");
+        let mut opened = open(&path).await.unwrap();
+        opened.connection.execute("PRAGMA max_page_count = 1").await.unwrap();
+        let (db, writer) = opened.start(Arc::new(Nobody));
+        let set =
+            |name: &str, size| Change::Config([(name.to_owned(), Some("x".repeat(size)))].into());
+        let error = db.commit(set("user.large", 1 << 20)).await.unwrap_err();
+        assert!(matches!(error, Error::NoSpace(_)), "{error}");
+        let _ = db.commit(set("user.large", 1 << 20)).await;
+        db.commit(set("user.small", 1)).await.unwrap();
+        drop(db);
+        writer.await.unwrap();
+        let config = open(&path).await.unwrap().config().await.unwrap();
+        assert!(config.contains_key("user.small"), "it was acknowledged and is gone");
+    }
+
     #[tokio::test]
     async fn a_change_that_does_not_fit_fails_alone_in_its_batch() {
-        struct Nobody;
-        impl Committed for Nobody {
-            fn committed(&self, _: &[Change]) {}
-        }
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("images.db");
         let (db, writer) = open(&path).await.unwrap().start(Arc::new(Nobody));

@@ -12,9 +12,10 @@ use lxd_proto::image::Properties;
 use lxd_proto::routes::header as upload;
 use lxd_proto::routes::query;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, IMAGE_NOT_FOUND, Result};
-use crate::service::upload::Request;
+use crate::service::upload::{Request, SILENCE};
 
 /// The largest JSON body, in bytes.
 pub(super) const JSON_LIMIT: usize = 1 << 20;
@@ -42,7 +43,8 @@ impl<'a> Query<'a> {
 
 /// A JSON body of bounded size. Go clients send it with or without a content type.
 pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
-    let bytes = Limited::new(body, JSON_LIMIT).collect().await.map_err(|error| {
+    let body = in_time(Limited::new(body, JSON_LIMIT).collect()).await?;
+    let bytes = body.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             Error::BadRequest(format!("the request body has more than {JSON_LIMIT} bytes"))
         } else {
@@ -52,35 +54,65 @@ pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
     parse(&bytes.to_bytes())
 }
 
-/// Reads JSON.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::BadRequest(format!("the request body is no valid JSON: {error}")))
+/// What must be over in the time that a client may be silent.
+pub(super) async fn in_time<T>(work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(SILENCE, work).await.map_err(|_| {
+        Error::Upload(format!("the request body did not end within {} s", SILENCE.as_secs()))
+    })
 }
+
+/// Reads a JSON object as Go does: `null` stands for what is absent, for an empty text in a map of
+/// texts, and for an object without fields.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let invalid = |error| Error::BadRequest(format!("the request body is no valid JSON: {error}"));
+    let mut fields = match serde_json::from_slice(bytes).map_err(invalid)? {
+        Value::Null => Map::new(),
+        Value::Object(fields) => fields,
+        _ => return Err(Error::BadRequest("the request body is no JSON object".into())),
+    };
+    fields.retain(|_, value| !value.is_null());
+    for (name, value) in &mut fields {
+        if let Value::Object(inner) = value {
+            if MAPS_OF_TEXTS.contains(&name.as_str()) {
+                inner.values_mut().filter(|value| value.is_null()).for_each(|value| {
+                    *value = Value::String(String::new());
+                });
+            } else {
+                inner.retain(|_, value| !value.is_null());
+            }
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(invalid)
+}
+
+/// The fields of requests that hold a text for each name.
+const MAPS_OF_TEXTS: [&str; 2] = ["properties", "config"];
 
 /// The beginning of a fingerprint in a path; anything else names no image.
 pub(super) fn prefix(text: &str) -> Result<Prefix> {
     text.parse().map_err(|_| IMAGE_NOT_FOUND)
 }
 
-/// `If-Match`.
+/// `If-Match`. One that is no text matches nothing.
 pub(super) fn etag(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
+    headers.get(header::IF_MATCH).map(|value| value.to_str().unwrap_or("\u{fffd}"))
 }
 
 /// The value of an upload header under either of its names.
-fn upload_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn upload_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     upload::PREFIXES
         .iter()
         .find_map(|prefix| headers.get(format!("{prefix}{name}")))
-        .and_then(|value| value.to_str().ok())
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// What the headers of an upload say about the image.
 pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
-    let flag = |name| upload_header(headers, name).and_then(parse_bool).unwrap_or_default();
+    let flag =
+        |name| upload_header(headers, name).and_then(|text| parse_bool(&text)).unwrap_or_default();
     let expected = match upload_header(headers, upload::FINGERPRINT) {
-        None | Some("") => None,
+        None => None,
+        Some(text) if text.is_empty() => None,
         Some(text) => Some(text.parse().map_err(|error| Error::BadRequest(format!("{error}")))?),
     };
     let aliases = upload_header(headers, upload::ALIASES).unwrap_or_default();
@@ -93,7 +125,7 @@ pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
         .collect::<Result<Vec<_>>>()?;
     Ok(Request {
         public: flag(upload::PUBLIC),
-        filename: upload_header(headers, upload::FILENAME).unwrap_or_default().to_owned(),
+        filename: upload_header(headers, upload::FILENAME).unwrap_or_default().into_owned(),
         properties: properties(headers),
         expected,
         aliases,

@@ -121,7 +121,7 @@ pub(super) async fn get(
     let entry =
         extract::prefix(&fingerprint).and_then(|prefix| images::get(&app, &caller, &prefix));
     match entry {
-        Ok(entry) => Reply::Tagged(entry.json.clone(), images::etag(&entry.image)),
+        Ok(entry) => Reply::Tagged(entry.json.to_string(), images::etag(&entry.image)),
         Err(error) => error.into(),
     }
 }
@@ -202,8 +202,8 @@ async fn unified_or_json(
 ) -> Result<Operation> {
     let mut body = body.into_data_stream();
     let declared = content_type.starts_with("application/json");
-    let (start, ended) = beginning(&mut body, declared).await?;
-    if declared || (ended && looks_like_json(&start)) {
+    let (start, ended) = extract::in_time(beginning(&mut body, declared)).await??;
+    if declared || ended {
         match extract::parse::<ImagesPost>(&start) {
             Ok(post) => return from_elsewhere(post),
             Err(error) if declared => return Err(error),
@@ -221,14 +221,20 @@ async fn unified_or_json(
 /// As much of the body as is needed to tell JSON from an image, and whether that is all of it.
 async fn beginning(body: &mut BodyDataStream, declared: bool) -> Result<(BytesMut, bool)> {
     let mut start = BytesMut::new();
+    let mut undecided = !declared;
     while start.len() < extract::JSON_LIMIT {
-        match body.next().await {
+        let bytes = match body.next().await {
             None => return Ok((start, true)),
             Some(Err(error)) => return Err(Error::Upload(error.to_string())),
-            Some(Ok(bytes)) => start.extend_from_slice(&bytes),
-        }
-        if !declared && !looks_like_json(&start) {
-            return Ok((start, false));
+            Some(Ok(bytes)) => bytes,
+        };
+        start.extend_from_slice(&bytes);
+        if undecided && let Some(byte) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            // Only an object is a request; a number or a string is the beginning of some file.
+            if *byte != b'{' {
+                return Ok((start, false));
+            }
+            undecided = false;
         }
     }
     if declared {
@@ -238,11 +244,6 @@ async fn beginning(body: &mut BodyDataStream, declared: bool) -> Result<(BytesMu
         )));
     }
     Ok((start, false))
-}
-
-/// Only an object is a request; a number or a string is the beginning of some file.
-fn looks_like_json(start: &[u8]) -> bool {
-    start.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{')
 }
 
 /// Images that come from another server, a URL or an instance.

@@ -16,7 +16,7 @@ pub(super) async fn shutdown(State(app): Daemon, Extension(caller): Extension<Ca
     Reply::Empty
 }
 
-/// Answers only when requests are served at all, which is when the store is loaded.
+/// Answers when the store is loaded: this route waits for it.
 pub(super) async fn ready(Extension(caller): Extension<Caller>) -> Reply {
     caller.must_be_trusted().into()
 }

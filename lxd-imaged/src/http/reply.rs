@@ -69,7 +69,9 @@ impl From<Error> for Reply {
     fn from(error: Error) -> Self {
         let status = status(&error);
         if status.is_server_error() {
-            tracing::warn!(%error, %status, "a request failed");
+            // The text may hold what the client sent.
+            let error = error.to_string();
+            tracing::warn!(error = %error.escape_debug(), %status, "a request failed");
         }
         Self::Error(status, error.to_string())
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{self, Peer};
+use super::eager::Eager;
 use super::sending::Sending;
 use crate::app::Caller;
 use crate::catalog::Viewer;
@@ -78,10 +79,10 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: Cancellatio
                 let peer = Peer { caller: caller(&stream), outbox: Some(outbox.clone()) };
                 let stream = Sending::new(stream, outbox);
                 let (router, shutdown) = (router.clone(), shutdown.clone());
-                connections.spawn(async move {
+                connections.spawn(Eager::new(async move {
                     connection::serve(stream, router, peer, shutdown).await;
                     drop(place);
-                });
+                }));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others must end first.

@@ -15,12 +15,26 @@ pub fn etag(alias: &AliasEntry) -> String {
     hash(alias)
 }
 
+/// Bytes that the description of an alias may have.
+const DESCRIPTION_LIMIT: usize = 16 << 10;
+
+fn check_description(description: &str) -> Result<()> {
+    if description.len() > DESCRIPTION_LIMIT {
+        return Err(Error::BadRequest(format!(
+            "the description has {} bytes, at most {DESCRIPTION_LIMIT} are kept",
+            description.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Creates an alias; returns its name.
 pub async fn create(app: &App, caller: &Caller, post: AliasesPost) -> Result<AliasName> {
     if post.name.is_empty() || post.target.is_empty() {
         return Err(Error::BadRequest("name and target are required".into()));
     }
     let name = parse_name(post.name)?;
+    check_description(&post.description)?;
     let target = target(app, caller, &post.target)?;
     let change = AliasChange::Create { name: name.clone(), target, description: post.description };
     app.db.commit(Change::Alias(change)).await?;
@@ -47,6 +61,7 @@ pub async fn update(
     };
     let description =
         put.description.unwrap_or(if keep { alias.description } else { String::new() });
+    check_description(&description)?;
     let name = parse_name(alias.name)?;
     let change = AliasChange::Update { name: name.clone(), target, description };
     app.db.commit(Change::Alias(change)).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lxd_proto::event::action;
 use lxd_proto::filter::Filter;
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
@@ -128,6 +129,7 @@ async fn edit(
     check_etag(given, &etag(&entry.image))?;
     let mut image = entry.image.clone();
     change(&mut image);
+    image.expires_at = stored(image.expires_at);
     check_properties(&image.properties)?;
     // An empty value removes its key: that is how clients unset a property.
     image.properties.retain(|_, value| !value.is_empty());
@@ -150,10 +152,15 @@ pub fn check_properties(properties: &Properties) -> Result<()> {
     Ok(())
 }
 
+/// A time as the database keeps it, so that a restart does not change it.
+pub fn stored(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
 fn known_profiles(profiles: Option<Vec<String>>) -> Result<Vec<String>> {
     let profiles = profiles.unwrap_or_else(|| vec![profile::DEFAULT.to_owned()]);
     match profiles.iter().find(|name| *name != profile::DEFAULT) {
-        None => Ok(profiles),
+        None => Ok(profiles.into_iter().take(1).collect()),
         Some(unknown) => Err(Error::BadRequest(format!("Profile '{unknown}' doesn't exist"))),
     }
 }
@@ -177,6 +184,7 @@ pub fn delete(app: &Arc<App>, caller: &Caller, prefix: &Prefix) -> Result<Operat
 /// Rows first, then bytes: a crash in between leaves garbage, never a row without its file.
 async fn remove(app: &App, caller: &Caller, fingerprint: &Fingerprint) -> Result<()> {
     let entry = app.catalog.get(fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND)?;
+    app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
     app.db.commit(Change::Delete(*fingerprint)).await?;
     if let Some(check) = app.pending_checks.lock().remove(fingerprint) {
         check.abandon();

@@ -25,11 +25,12 @@ use crate::app::{App, Caller};
 use crate::db::{BlobRow, Change, NewImage};
 use crate::error::{Error, Result};
 use crate::ops::{About, image_metadata};
+use crate::store::blobs::Hold;
 use crate::store::checks::Wanted;
 use crate::store::spool::Spooled;
 
 /// How long a client may send nothing before its upload is given up.
-const SILENCE: Duration = Duration::from_mins(2);
+pub const SILENCE: Duration = Duration::from_mins(2);
 /// Bytes of a refused body that are read and thrown away, so that the client sees the reason.
 const DRAIN_LIMIT: u64 = 64 << 30;
 
@@ -146,7 +147,7 @@ impl Upload {
             }
         };
         while let Some(bytes) = next(&mut body).await? {
-            if let Err(error) = spool.write(&bytes).await {
+            if let Err(error) = spool.write(bytes).await {
                 // The space is free again before the rest is thrown away.
                 drop(spool);
                 self.refuse(error);
@@ -168,7 +169,14 @@ impl Upload {
         let app = self.app.clone();
         let about = About { description: description::IMAGE_DOWNLOAD, ..About::default() };
         app.operations.spawn(about, async move |_| {
-            let (fingerprint, size) = self.record().await?;
+            let pending: Vec<_> =
+                self.parts.iter().filter_map(|part| part.pending.clone()).collect();
+            let recorded = self.record().await;
+            if recorded.is_err() {
+                // Their files are gone for everybody but them.
+                pending.iter().for_each(|check| check.abandon());
+            }
+            let (fingerprint, size) = recorded?;
             Ok(Some(image_metadata(&fingerprint, size)))
         })
     }
@@ -219,7 +227,7 @@ impl Upload {
             .map(|name| self.app.catalog.alias(self.caller.viewer, name.as_str()).is_ok())
             .collect();
         self.app.db.commit(Change::Insert(Box::new(new))).await?;
-        drop(holds);
+        holds.into_iter().for_each(Hold::recorded);
         let context = [("type", kind.as_str())];
         images::tell(&self.app, &self.caller, action::IMAGE_CREATED, &fingerprint, &context);
         for (name, existed) in names.iter().zip(existed) {
@@ -272,7 +280,7 @@ impl Upload {
             kind: self.kind()?,
             created_at: seconds(metadata.creation_date, "creation date")?,
             last_used_at: time::zero(),
-            uploaded_at: now(),
+            uploaded_at: images::stored(Timestamp::now()),
             verified: if pending { Verified::Pending } else { Verified::Yes },
         })
     }
@@ -307,12 +315,6 @@ where
     }
 }
 
-/// The time as the database keeps it, so that a restart does not change it.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-}
-
 fn row(part: &Spooled) -> BlobRow {
     let Findings { file_type, .. } = &part.findings;
     BlobRow { digest: part.digest, size: part.size, extension: file_type.extension().to_owned() }
@@ -331,7 +333,7 @@ fn expiry(metadata: &Metadata) -> Timestamp {
 }
 
 fn seconds(seconds: i64, what: &str) -> Result<Timestamp> {
-    Timestamp::from_second(seconds).map_err(|_| {
+    time::from_seconds(seconds).ok_or_else(|| {
         Error::BadRequest(format!("metadata.yaml has an impossible {what}: {seconds}"))
     })
 }

@@ -2,6 +2,10 @@
 //!
 //! They live behind `object_store`, here a local directory. A blob that someone is about to
 //! record is held, so that it cannot be removed as garbage in between.
+//!
+//! Before a blob moves in, and before its last record goes, it is noted as *unsettled*: after a
+//! crash these are the only files that may be garbage. Nothing else is ever removed because the
+//! database does not know it: the database may be the part that is missing.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -32,6 +36,8 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Where the store is on this machine: files move in by renaming.
     root: PathBuf,
+    /// One empty file for each unsettled blob.
+    unsettled: PathBuf,
     holds: Mutex<HashMap<Fingerprint, usize>>,
     buffers: Arc<Buffers>,
 }
@@ -41,6 +47,14 @@ pub struct Blobs {
 pub struct Hold {
     blobs: Arc<Blobs>,
     digest: Fingerprint,
+    recorded: bool,
+}
+
+impl Hold {
+    /// The blob has a record now, or had one before.
+    pub fn recorded(mut self) {
+        self.recorded = true;
+    }
 }
 
 impl Drop for Hold {
@@ -50,6 +64,9 @@ impl Drop for Hold {
             *count -= 1;
             if *count == 0 {
                 holds.remove(&self.digest);
+                if self.recorded {
+                    self.blobs.note_settled(&self.digest);
+                }
             }
         }
     }
@@ -66,13 +83,14 @@ pub struct OpenBlob {
 }
 
 impl Blobs {
-    /// The blobs in the directory `root`.
-    pub fn open(root: PathBuf) -> Result<Arc<Self>> {
+    /// The blobs in the directory `root`, with notes about them in `unsettled`.
+    pub fn open(root: PathBuf, unsettled: PathBuf) -> Result<Arc<Self>> {
         let store =
             LocalFileSystem::new_with_prefix(&root).map_err(|error| storage(&root, error))?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
             root,
+            unsettled,
             holds: Mutex::default(),
             buffers: Buffers::new(),
         }))
@@ -84,6 +102,7 @@ impl Blobs {
         let blobs = self.clone();
         let moved = tokio::task::spawn_blocking(move || {
             let hold = blobs.hold(spooled.digest);
+            blobs.note_unsettled(&spooled.digest)?;
             let path = blobs.path(&spooled.digest);
             fs::rename(spooled.path.path(), &path).map_err(|error| {
                 Error::io(format!("cannot move a file to {}", path.display()), error)
@@ -106,10 +125,52 @@ impl Blobs {
 
     fn hold(self: &Arc<Self>, digest: Fingerprint) -> Hold {
         *self.holds.lock().entry(digest).or_default() += 1;
-        Hold { blobs: self.clone(), digest }
+        Hold { blobs: self.clone(), digest, recorded: false }
     }
 
-    /// Removes a blob unless it is held or `used` says that it is needed.
+    fn note_unsettled(&self, digest: &Fingerprint) -> Result<()> {
+        let path = self.unsettled.join(digest.to_string());
+        File::create(&path)
+            .map(drop)
+            .map_err(|error| Error::io(format!("cannot create {}", path.display()), error))
+    }
+
+    fn note_settled(&self, digest: &Fingerprint) {
+        let path = self.unsettled.join(digest.to_string());
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a note");
+        }
+    }
+
+    /// Notes that the last records of blobs may be about to go. [`Self::remove_unless`] follows.
+    pub async fn unsettle(self: &Arc<Self>, digests: Vec<Fingerprint>) -> Result<()> {
+        let blobs = self.clone();
+        let noted = tokio::task::spawn_blocking(move || {
+            digests.iter().try_for_each(|digest| blobs.note_unsettled(digest))
+        });
+        noted.await.map_err(|error| Error::Internal(error.to_string()))?
+    }
+
+    /// The unsettled blobs; after a start, those of a daemon that was killed.
+    pub async fn unsettled(self: &Arc<Self>) -> Result<Vec<Fingerprint>> {
+        let path = self.unsettled.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut digests = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let name = entry?.file_name();
+                digests.extend(name.to_str().and_then(|name| name.parse::<Fingerprint>().ok()));
+            }
+            Ok(digests)
+        });
+        listed
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(|error| Error::io("cannot list the unsettled files", error))
+    }
+
+    /// Settles a blob: removes it unless it is held or `used` says that it is needed.
     pub async fn remove_unless(
         self: &Arc<Self>,
         digest: Fingerprint,
@@ -119,34 +180,22 @@ impl Blobs {
         let removed = tokio::task::spawn_blocking(move || {
             // Held over the removal: nobody can take a hold and move a file in meanwhile.
             let holds = blobs.holds.lock();
-            if holds.contains_key(&digest) || used(&digest) {
+            if holds.contains_key(&digest) {
                 return Ok(());
             }
-            match fs::remove_file(blobs.path(&digest)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
+            if !used(&digest)
+                && let Err(error) = fs::remove_file(blobs.path(&digest))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
             }
+            blobs.note_settled(&digest);
+            Ok(())
         });
         removed
             .await
             .map_err(|error| Error::Internal(error.to_string()))?
             .map_err(|error| Error::io(format!("cannot remove the blob {digest}"), error))
-    }
-
-    /// The digests of all blobs, and the names of files that are none.
-    pub async fn list(&self) -> Result<(Vec<Fingerprint>, Vec<String>)> {
-        let mut digests = Vec::new();
-        let mut strangers = Vec::new();
-        let mut objects = self.store.list(None);
-        while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| storage(&self.root, error))?;
-            let name = object.location.to_string();
-            match name.parse() {
-                Ok(digest) => digests.push(digest),
-                Err(_) => strangers.push(name),
-            }
-        }
-        Ok((digests, strangers))
     }
 
     /// Opens a blob; `None` if it is not there.

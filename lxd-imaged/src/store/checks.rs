@@ -114,8 +114,8 @@ enum Place {
     Busy,
     /// In a queue, opened.
     Queued(Box<Progress>),
-    /// Opened, waits for bytes; the progress is with the pool.
-    Parked,
+    /// Opened, waits until `until` bytes are written; the progress is with the pool.
+    Parked { until: u64 },
     /// Over.
     Done,
 }
@@ -200,7 +200,10 @@ impl Check {
     pub fn written(self: &Arc<Self>, written: u64) {
         let mut state = self.state.lock();
         state.written = written;
-        self.wake(&mut state);
+        // Waking a worker for every chunk would cost more than the check.
+        if !matches!(state.place, Place::Parked { until } if written < until) {
+            self.wake(&mut state);
+        }
     }
 
     /// The file is complete with `size` bytes, and an answer waits as far as `wanted` says.
@@ -216,7 +219,7 @@ impl Check {
         self.outcome.send_replace(Outcome::Abandoned);
         let mut state = self.state.lock();
         state.abandoned = true;
-        if matches!(state.place, Place::Parked) {
+        if matches!(state.place, Place::Parked { .. }) {
             state.place = Place::Done;
             let held_slot = self.pool.queues.lock().parked.remove(&self.id).is_some();
             drop(state);
@@ -277,7 +280,7 @@ impl Check {
 
     /// Queues the check if there is something to do for it.
     fn wake(self: &Arc<Self>, state: &mut State) {
-        if matches!(state.place, Place::Parked) {
+        if matches!(state.place, Place::Parked { .. }) {
             let mut queues = self.pool.queues.lock();
             if let Some(progress) = queues.parked.remove(&self.id) {
                 state.place = Place::Queued(progress);
@@ -320,6 +323,10 @@ impl Check {
                 return self.end(Some(outcome));
             }
             if progress.position < written {
+                if self.may_go_on() {
+                    budget = TURN;
+                    continue;
+                }
                 return self.queue_again(progress);
             }
             if complete {
@@ -342,6 +349,14 @@ impl Check {
                 None => return,
             }
         }
+    }
+
+    /// Whether nobody else waits for a worker: another one would have to fetch the decoder's
+    /// window into its cache.
+    fn may_go_on(&self) -> bool {
+        let state = self.state.lock();
+        let queues = self.pool.queues.lock();
+        state.duty != Duty::Relieved && queues.urgent.is_empty() && queues.background.is_empty()
     }
 
     /// More bytes are there, but it is the others' turn.
@@ -452,7 +467,8 @@ impl Check {
         }
         let mut queues = self.pool.queues.lock();
         if queues.urgent_waiting.is_empty() {
-            state.place = Place::Parked;
+            let enough = progress.checker.skippable().max(READ as u64);
+            state.place = Place::Parked { until: progress.position.saturating_add(enough) };
             queues.parked.insert(self.id, progress);
             return None;
         }

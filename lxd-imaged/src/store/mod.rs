@@ -5,6 +5,7 @@
 pub mod blobs;
 pub mod buffers;
 pub mod checks;
+mod combined;
 pub mod outbox;
 pub mod spool;
 mod writeback;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::{Findings, Role};
 use sha2::{Digest, Sha256};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::buffers::{Buffers, Transfer};
 use super::checks::{Check, CheckPool, Wanted};
+use super::combined::{Combined, Hashers};
 use super::writeback;
 use crate::error::{Error, Result};
 
@@ -22,6 +24,10 @@ use crate::error::{Error, Result};
 const BLOCKED: Duration = Duration::from_millis(20);
 /// Bytes written between two requests to start write-back.
 const WRITEBACK_STEP: u64 = 8 << 20;
+/// Pieces of so many bytes are written as they come; smaller ones are gathered.
+const UNCOPIED: usize = 32 << 10;
+/// Bytes an upload takes before others get their turn.
+const TURN: u64 = 1 << 20;
 
 /// Where arriving files are written.
 #[derive(Debug, Clone)]
@@ -29,6 +35,7 @@ pub struct Spools {
     directory: PathBuf,
     buffers: Arc<Buffers>,
     checks: Arc<CheckPool>,
+    hashers: Hashers,
 }
 
 /// A finished, complete and accepted file that is not in place yet.
@@ -74,8 +81,6 @@ impl Drop for SpoolPath {
 struct Writer {
     file: Arc<File>,
     hash: Sha256,
-    /// Of all parts of an image so far; `None` where there is only one part.
-    combined: Option<Sha256>,
     written: u64,
     written_back: u64,
 }
@@ -84,9 +89,6 @@ impl Writer {
     fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.file.write_all_at(chunk, self.written)?;
         self.hash.update(chunk);
-        if let Some(combined) = &mut self.combined {
-            combined.update(chunk);
-        }
         self.written += chunk.len() as u64;
         if self.written - self.written_back >= WRITEBACK_STEP {
             writeback::start(&self.file, self.written_back, self.written - self.written_back);
@@ -96,28 +98,26 @@ impl Writer {
     }
 }
 
-/// Work on a chunk that goes on while the next one is received.
-enum Step {
-    /// The disk pushes back: a blocking thread writes and hashes.
-    Writing(JoinHandle<(Box<Writer>, Vec<u8>, io::Result<()>)>),
-    /// The hash over all parts, beside the writer.
-    Hashing(JoinHandle<(Sha256, Arc<Vec<u8>>)>),
-}
+/// A write that goes on while the next chunk is received.
+type Writing = JoinHandle<(Box<Writer>, io::Result<()>)>;
 
 /// A file that is being received.
 pub struct Spool {
     path: SpoolPath,
     writer: Option<Box<Writer>>,
-    step: Option<Step>,
+    writing: Option<Writing>,
+    /// Over all parts of an image so far; `None` where there is only one part.
+    combined: Option<Combined>,
     /// Whether a write has blocked: from then on other threads do it.
     blocks: bool,
     buffer: Vec<u8>,
-    spare: Option<Vec<u8>>,
     transfer: Transfer,
     check: Arc<Check>,
     /// Whether the check is to go on without this spool.
     accepted: bool,
     received: u64,
+    /// Bytes that may still be taken before others get their turn.
+    turn: u64,
 }
 
 impl std::fmt::Debug for Spool {
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Spool {
 impl Spools {
     /// Files arrive in `directory`, which must be on the file system of the blobs.
     pub fn new(directory: PathBuf, checks: Arc<CheckPool>) -> Self {
-        Self { directory, buffers: Buffers::new(), checks }
+        Self { directory, buffers: Buffers::new(), checks, hashers: Hashers::default() }
     }
 
     /// Begins a file that plays `role`. `length` is reserved now if it is known. `combined`
@@ -157,31 +157,30 @@ impl Spools {
         if let Some(length) = length {
             reserve(&file, length)?;
         }
-        let writer = Writer {
-            file: file.clone(),
-            hash: Sha256::new(),
-            combined,
-            written: 0,
-            written_back: 0,
-        };
+        let writer =
+            Writer { file: file.clone(), hash: Sha256::new(), written: 0, written_back: 0 };
         Ok(Spool {
             path: spool_path,
             writer: Some(Box::new(writer)),
-            step: None,
+            writing: None,
+            combined: combined.map(|hash| Combined::new(hash, self.hashers.clone())),
             blocks: false,
             buffer: Vec::new(),
-            spare: None,
             transfer: self.buffers.transfer(),
             check: self.checks.begin(role, file),
             accepted: false,
             received: 0,
+            turn: TURN,
         })
     }
 }
 
+/// What a tmpfs calls itself (statfs(2)).
+const TMPFS: i64 = 0x0102_1994;
+
 /// Whether `length` more bytes fit; some file systems cannot reserve, so both are asked.
 fn reserve(file: &File, length: u64) -> Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+    use rustix::fs::{FallocateFlags, fallocate, fstatfs, fstatvfs};
     let no_space = || Error::NoSpace(format!("the image needs {length} bytes"));
     if let Ok(space) = fstatvfs(file)
         && space.f_bavail.saturating_mul(space.f_frsize) < length
@@ -189,6 +188,10 @@ fn reserve(file: &File, length: u64) -> Result<()> {
         return Err(no_space());
     }
     if length == 0 {
+        return Ok(());
+    }
+    if fstatfs(file).is_ok_and(|fs| fs.f_type == TMPFS) {
+        // It would fill the pages with zeros first, and the space is asked above.
         return Ok(());
     }
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
@@ -199,23 +202,23 @@ fn reserve(file: &File, length: u64) -> Result<()> {
 
 impl Spool {
     /// Takes the next bytes. Returns an error as soon as the disk or the check refuses them.
-    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.received += bytes.len() as u64;
         while !bytes.is_empty() {
             let size = self.transfer.chunk_size();
-            if self.buffer.capacity() == 0 {
-                self.buffer = match self.spare.take() {
-                    Some(spare) => spare,
-                    // A slow upload must not hold a whole chunk: the buffer grows with it.
-                    None if self.received < size as u64 => Vec::new(),
-                    None => self.transfer.buffer(),
-                };
+            // Large pieces pass without being copied.
+            if self.buffer.is_empty() && bytes.len() >= UNCOPIED && !self.blocks {
+                let later = bytes.split_off(bytes.len().min(size));
+                self.pass(std::mem::replace(&mut bytes, later)).await?;
+                continue;
+            }
+            if self.buffer.capacity() == 0 && self.received >= size as u64 {
+                // Before that the buffer grows: a slow upload must not hold a whole chunk.
+                self.buffer = self.transfer.buffer();
                 self.buffer.clear();
             }
             let room = size.saturating_sub(self.buffer.len());
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.buffer.extend_from_slice(now);
-            bytes = later;
+            self.buffer.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
             if self.buffer.len() >= size {
                 self.flush().await?;
             }
@@ -223,69 +226,52 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes and hashes the buffer.
+    /// Passes the buffer on.
+    async fn flush(&mut self) -> Result<()> {
+        let chunk = self.transfer.share(std::mem::take(&mut self.buffer));
+        self.pass(chunk).await
+    }
+
+    /// Writes and hashes a chunk.
     ///
     /// A write goes into the page cache, which costs less than handing it to another thread; only
     /// when the kernel makes writers wait for the disk is that what happens.
-    async fn flush(&mut self) -> Result<()> {
+    async fn pass(&mut self, chunk: Bytes) -> Result<()> {
         self.settle().await?;
-        let chunk = std::mem::take(&mut self.buffer);
+        if let Some(combined) = &mut self.combined {
+            combined.update(&chunk).await?;
+        }
         let mut writer = self.writer.take().ok_or_else(lost)?;
         if self.blocks {
-            self.step = Some(Step::Writing(tokio::task::spawn_blocking(move || {
+            self.writing = Some(tokio::task::spawn_blocking(move || {
                 let result = writer.write(&chunk);
-                (writer, chunk, result)
-            })));
+                (writer, result)
+            }));
             return Ok(());
-        }
-        let chunk = Arc::new(chunk);
-        if let Some(mut combined) = writer.combined.take() {
-            let chunk = chunk.clone();
-            self.step = Some(Step::Hashing(tokio::task::spawn_blocking(move || {
-                combined.update(&*chunk);
-                (combined, chunk)
-            })));
         }
         let started = Instant::now();
         let written = writer.write(&chunk);
         self.blocks = started.elapsed() > BLOCKED;
         self.check.written(writer.written);
         self.writer = Some(writer);
-        self.keep(chunk);
         written.map_err(|error| Error::io("cannot write the image file", error))?;
-        // Others have waited for as long as a chunk takes.
-        tokio::task::yield_now().await;
+        self.turn = self.turn.saturating_sub(chunk.len() as u64);
+        if self.turn == 0 {
+            self.turn = TURN;
+            tokio::task::yield_now().await;
+        }
         self.check.refused()
     }
 
-    /// Waits for the step that runs, if any.
+    /// Waits for the write that runs, if any.
     async fn settle(&mut self) -> Result<()> {
-        let died = |error: JoinError| Error::Internal(error.to_string());
-        match self.step.take() {
-            None => {}
-            Some(Step::Hashing(step)) => {
-                let (combined, chunk) = step.await.map_err(died)?;
-                self.writer.as_mut().ok_or_else(lost)?.combined = Some(combined);
-                self.keep(chunk);
-            }
-            Some(Step::Writing(step)) => {
-                let (writer, chunk, result) = step.await.map_err(died)?;
-                result.map_err(|error| Error::io("cannot write the image file", error))?;
-                self.check.written(writer.written);
-                self.writer = Some(writer);
-                self.keep(Arc::new(chunk));
-            }
+        if let Some(writing) = self.writing.take() {
+            let (writer, result) = writing.await.map_err(died)?;
+            result.map_err(|error| Error::io("cannot write the image file", error))?;
+            self.check.written(writer.written);
+            self.writer = Some(writer);
         }
         self.check.refused()
-    }
-
-    /// Keeps a buffer for a later chunk, once nobody else reads it.
-    fn keep(&mut self, chunk: Arc<Vec<u8>>) {
-        let Ok(chunk) = Arc::try_unwrap(chunk) else { return };
-        match &self.spare {
-            None => self.spare = Some(chunk),
-            Some(_) => self.transfer.give_back(chunk),
-        }
     }
 
     /// The whole file has arrived: flushes it to disk and waits for the verdict, as far as
@@ -296,9 +282,6 @@ impl Spool {
         let writer = self.writer.take().ok_or_else(lost)?;
         let size = writer.written;
         self.check.complete(size, wanted);
-        for buffer in [std::mem::take(&mut self.buffer)].into_iter().chain(self.spare.take()) {
-            self.transfer.give_back(buffer);
-        }
         let flushed = {
             let file = writer.file.clone();
             tokio::task::spawn_blocking(move || {
@@ -306,6 +289,10 @@ impl Spool {
                 file.set_len(size)?;
                 file.sync_all()
             })
+        };
+        let combined = match self.combined.take() {
+            Some(combined) => Some(combined.finish().await?),
+            None => None,
         };
         let verdict = self.check.verdict(wanted).await;
         let flushed = flushed.await.map_err(|error| Error::Internal(error.to_string()))?;
@@ -319,7 +306,7 @@ impl Spool {
             findings,
             pending: (!complete).then(|| self.check.clone()),
         };
-        Ok((spooled, writer.combined))
+        Ok((spooled, combined))
     }
 }
 
@@ -333,4 +320,8 @@ impl Drop for Spool {
 
 fn lost() -> Error {
     Error::Internal("a write step was lost".into())
+}
+
+fn died(error: JoinError) -> Error {
+    Error::Internal(error.to_string())
 }

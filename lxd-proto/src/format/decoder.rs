@@ -327,13 +327,17 @@ impl Codec for Lzma {
 struct Bzip2 {
     stream: Option<bzip2::Decompress>,
     first: bool,
+    /// Streams that decoded to nothing.
+    empty: u32,
 }
 
 impl Bzip2 {
     const DATA: &'static str = Compression::Bzip2.data();
+    /// The most streams that may be empty: 14 bytes of one cost as much as 100 kB of data.
+    const MAX_EMPTY: u32 = 1000;
 
     fn new() -> Self {
-        Self { stream: None, first: true }
+        Self { stream: None, first: true, empty: 0 }
     }
 }
 
@@ -360,6 +364,10 @@ impl Codec for Bzip2 {
         };
         match status {
             bzip2::Status::StreamEnd => {
+                self.empty += u32::from(stream.total_out() == 0);
+                if self.empty > Self::MAX_EMPTY {
+                    return Err(FormatError::corrupt(Self::DATA, "it has too many empty streams"));
+                }
                 self.stream = None;
                 self.first = false;
             }

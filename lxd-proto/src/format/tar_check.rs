@@ -224,18 +224,22 @@ impl Rules {
         if parent == self.parent {
             return Ok(());
         }
-        for (at, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
-            let above = &path[..at];
-            match self.names.get(above) {
-                Some(Node::Directory) => {}
+        // Upwards, to the first directory that is known: all above that one are known too.
+        let mut missing = Vec::new();
+        for (at, _) in path.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'/') {
+            match self.names.get(&path[..at]) {
+                Some(Node::Directory) => break,
                 Some(_) => {
                     return Err(FormatError::entry(
                         path,
                         "is below something that is no directory",
                     ));
                 }
-                None => self.add(above, Node::Directory)?,
+                None => missing.push(at),
             }
+        }
+        for at in missing.into_iter().rev() {
+            self.add(&path[..at], Node::Directory)?;
         }
         self.parent.clear();
         self.parent.extend_from_slice(parent);

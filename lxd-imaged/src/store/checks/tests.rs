@@ -92,6 +92,8 @@ async fn xz_is_settled_early_and_checked_to_the_end() {
     write(&check, &file, &bytes, 0);
     check.complete(bytes.len() as u64, Wanted::Quick);
     check.verdict(Wanted::Quick).await.unwrap_err();
+    // The decoder finds that too, in its own time.
+    check.verdict(Wanted::Whole).await.unwrap_err();
     let queues = pool.shared.queues.lock();
     assert!(!queues.background_open && queues.urgent_open == 0, "every slot is free again");
 }

@@ -56,6 +56,14 @@ fn several_streams_are_one() {
 }
 
 #[test]
+fn bzip2_of_nothing_over_and_over_is_refused() {
+    let empty = compress(Compression::Bzip2, b"");
+    assert_eq!(decode(Compression::Bzip2, &empty.repeat(1000), 1 << 16).unwrap(), b"");
+    let error = decode(Compression::Bzip2, &empty.repeat(1001), 1 << 16).unwrap_err();
+    assert!(error.to_string().contains("empty streams"), "{error}");
+}
+
+#[test]
 fn a_cut_anywhere_is_noticed() {
     let data = sample(3000);
     for compression in CODECS {
