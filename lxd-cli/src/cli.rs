@@ -15,11 +15,14 @@ const ABOUT: &str = "Client for lxd-imaged and other LXD image servers";
     version,
     disable_help_subcommand = false,
     infer_subcommands = false,
+    // The last one wins, as with lxc: an alias can have defaults.
+    args_override_self = true,
     max_term_width = 100,
     after_help = "\
 Images are named by alias, by fingerprint, or by the beginning of one; on another server as
-REMOTE:NAME. The daemon is looked for at $LXD_SOCKET, then in $LXD_DIR (/var/lib/lxd-imaged);
-remotes and command aliases are in $LXD_CONF/config.yml (~/.config/lxc).
+REMOTE:NAME. The daemon is looked for at $LXD_SOCKET, then in $LXD_DIR; without these, in
+/var/lib/lxd-imaged, or in /var/lib/lxd when only a real LXD has its socket there. Remotes and
+command aliases are in $LXD_CONF/config.yml (~/.config/lxc).
 
 Examples:
   lxd-cli image import rootfs-image.tar.xz --alias debian/12
@@ -69,7 +72,7 @@ pub(crate) enum Command {
     /// List, watch and cancel background operations
     #[command(subcommand, arg_required_else_help = true)]
     Operation(operation::Command),
-    /// Show the known servers
+    /// Manage the servers that have a name
     #[command(subcommand, arg_required_else_help = true)]
     Remote(remote::Command),
     /// Manage command aliases
@@ -81,6 +84,8 @@ pub(crate) enum Command {
     Version(command::version::Version),
     /// Watch what happens on the server
     Monitor(command::monitor::Monitor),
+    /// Find out why a server cannot be used
+    Doctor(command::doctor::Doctor),
     /// Send a request to the server's API
     Query(command::query::Query),
     /// Print a completion script for a shell
@@ -113,6 +118,15 @@ mod tests {
             assert_eq!(list.filters, ["local:", "os=debian"], "{line}");
             assert_eq!(list.columns, "lf");
         }
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_wins() {
+        let line = "lxd-cli image list -f csv -c l -q -q --format json -c F";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Image(image::Command::List(list)) = cli.command else { panic!("{line}") };
+        assert_eq!(list.columns, "F");
+        assert_eq!(list.format.format.shape, crate::output::Shape::Json);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Editing an object as YAML: in the user's editor with a second chance, or from standard input.
 
 use std::env;
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,7 +10,9 @@ use lxd_proto::remote::Error;
 use crate::diff::diff;
 use crate::expand::words;
 use crate::failure::{Failure, Outcome};
+use crate::interrupt::lend_terminal;
 use crate::output::{emit, note};
+use crate::prompt::ask;
 
 /// How often a document from standard input is applied to a newer version of the object.
 const RETRIES: usize = 5;
@@ -168,22 +170,6 @@ fn show_change<E: Editable>(base: &E::Value, mine: &E::Value, options: EditOptio
     Ok(())
 }
 
-/// A line of the user's, without its end; `None` when there are no more.
-pub(crate) async fn ask(question: &str) -> Outcome<Option<String>> {
-    let mut out = io::stdout().lock();
-    out.write_all(question.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::new(format!("cannot ask: {error}")))?;
-    drop(out);
-    let answer = blocking(|| {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line).map(|read| (read > 0).then_some(line))
-    })
-    .await?;
-    let answer = answer.map_err(|error| Failure::new(format!("cannot read an answer: {error}")))?;
-    Ok(answer.map(|line| line.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
 /// Runs what blocks on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -197,6 +183,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 struct Draft {
     path: PathBuf,
+    /// The text before it was edited.
+    original: String,
     discarded: bool,
 }
 
@@ -210,7 +198,7 @@ impl Draft {
             .map_err(cannot)?;
         file.write_all(text.as_bytes()).map_err(cannot)?;
         let (_, path) = file.keep().map_err(|error| cannot(error.error))?;
-        Ok(Self { path, discarded: false })
+        Ok(Self { path, original: text.to_owned(), discarded: false })
     }
 
     fn write(&self, text: &str) -> Outcome {
@@ -224,7 +212,11 @@ impl Draft {
         let program = words.next().unwrap_or_default();
         let mut command = Command::new(&program);
         command.args(words).arg(&self.path);
-        let status = blocking(move || command.status()).await?.map_err(|error| {
+        // Until it ends, Ctrl-C is the editor's.
+        let lent = lend_terminal();
+        let status = blocking(move || command.status()).await;
+        drop(lent);
+        let status = status?.map_err(|error| {
             Failure::new(format!("cannot start the editor \"{program}\": {error}"))
         })?;
         if !status.success() {
@@ -243,7 +235,14 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.discarded {
+        if self.discarded {
+            return;
+        }
+        let now = std::fs::read_to_string(&self.path).unwrap_or_default();
+        if now == self.original {
+            // Nothing of the user's is in it.
+            let _ = std::fs::remove_file(&self.path);
+        } else {
             note(&format!("Your text is kept in {}", self.path.display()));
         }
     }

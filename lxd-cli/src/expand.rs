@@ -1,7 +1,7 @@
 //! Command aliases of the user: the words of the command line with the first one replaced.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 
 use crate::failure::{Failure, Outcome};
 
@@ -9,32 +9,34 @@ use crate::failure::{Failure, Outcome};
 const WITH_VALUE: &[&str] = &["--project", "--progress"];
 
 /// Replaces the first command word when it is an alias. An alias is not expanded again, so
-/// that it may have the name of the command that it begins with.
+/// that it may have the name of the command that it begins with. No word that was typed is
+/// lost: those that the alias does not place stand at its end.
 pub(crate) fn expand(
     args: Vec<OsString>,
     aliases: &BTreeMap<String, String>,
 ) -> Outcome<Vec<OsString>> {
     let Some((at, length, target)) = find(&args, aliases) else { return Ok(args) };
-    let rest = &args[at + length..];
+    let typed = &args[at + length..];
+    let target_words = words(target);
+    let placed: BTreeSet<usize> = target_words.iter().flat_map(|word| numbers(word)).collect();
+    if let Some(number) = placed.iter().find(|number| **number > typed.len()) {
+        return Err(Failure::usage(format!("the alias needs an argument {number}: {target}")));
+    }
+    let mut rest: Vec<OsString> = typed
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !placed.contains(&(index + 1)))
+        .map(|(_, word)| word.clone())
+        .collect();
     let mut expanded = args[..at].to_vec();
-    let mut all_used = false;
-    for word in words(target) {
+    for word in target_words {
         if word == "@ARGS@" {
-            expanded.extend_from_slice(rest);
-            all_used = true;
-        } else if let Some(number) = numbered(&word) {
-            let value = rest.get(number - 1).ok_or_else(|| {
-                Failure::usage(format!("the alias needs an argument {number}: {target}"))
-            })?;
-            expanded.push(value.clone());
-            all_used = true;
+            expanded.append(&mut rest);
         } else {
-            expanded.push(word.into());
+            expanded.push(fill(&word, typed));
         }
     }
-    if !all_used {
-        expanded.extend_from_slice(rest);
-    }
+    expanded.append(&mut rest);
     Ok(expanded)
 }
 
@@ -59,10 +61,44 @@ fn find<'a>(
     Some((at, length, target))
 }
 
-/// The `N` of `@ARGN@`.
-fn numbered(word: &str) -> Option<usize> {
-    let digits = word.strip_prefix("@ARG")?.strip_suffix('@')?;
-    digits.parse().ok().filter(|number| *number > 0)
+/// The next `@ARGN@` in a word: where it begins and ends, and its `N`.
+fn next_number(word: &str) -> Option<(usize, usize, usize)> {
+    const MARK: &str = "@ARG";
+    let mut from = 0;
+    while let Some(found) = word[from..].find(MARK) {
+        let start = from + found;
+        let digits = start + MARK.len();
+        if let Some(length) = word[digits..].find('@')
+            && let Ok(number) = word[digits..digits + length].parse()
+            && number > 0
+        {
+            return Some((start, digits + length + 1, number));
+        }
+        from = digits;
+    }
+    None
+}
+
+/// Every `N` of `@ARGN@` in a word.
+fn numbers(mut word: &str) -> Vec<usize> {
+    let mut found = Vec::new();
+    while let Some((_, end, number)) = next_number(word) {
+        found.push(number);
+        word = &word[end..];
+    }
+    found
+}
+
+/// The word with every `@ARGN@` in it replaced.
+fn fill(mut word: &str, typed: &[OsString]) -> OsString {
+    let mut filled = OsString::new();
+    while let Some((start, end, number)) = next_number(word) {
+        filled.push(&word[..start]);
+        filled.push(typed.get(number - 1).map_or(OsStr::new(""), OsString::as_os_str));
+        word = &word[end..];
+    }
+    filled.push(word);
+    filled
 }
 
 /// Words as a shell splits them: quotes keep spaces, a backslash keeps one character.
@@ -101,6 +137,8 @@ mod tests {
                 ("my il", "image list 'a b'"),
                 ("put", "image import @ARG2@ --alias @ARG1@"),
                 ("sh", "exec @ARGS@ -- su -l"),
+                ("os", "image list os=@ARG1@,@ARG1@ release=@ARG2@ @ARGS@ -f csv"),
+                ("odd", "a @ARG0@ @ARGx@ @ARG"),
             ]
             .map(|(k, v)| (k.to_owned(), v.to_owned())),
         );
@@ -117,7 +155,10 @@ mod tests {
         check("x -q --project p il", "x -q --project p image list -f csv");
         check("x my il os=x", "x image list a b os=x");
         check("x put name file", "x image import file --alias name");
+        check("x put name file --public a=b", "x image import file --alias name --public a=b");
         check("x sh c1", "x exec c1 -- su -l");
+        check("x os a b c d", "x image list os=a,a release=b c d -f csv");
+        check("x odd b", "x a @ARG0@ @ARGx@ @ARG b");
         check("x image il", "x image il");
         check("x", "x");
     }

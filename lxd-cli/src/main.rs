@@ -4,6 +4,7 @@ mod cli;
 mod command;
 mod config;
 mod context;
+mod credentials;
 mod diff;
 mod editor;
 mod expand;
@@ -11,6 +12,7 @@ mod failure;
 mod interrupt;
 mod output;
 mod progress;
+mod prompt;
 mod redact;
 mod remotes;
 mod suggest;
@@ -25,8 +27,9 @@ use clap::FromArgMatches;
 use crate::cli::Cli;
 use crate::config::Config;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
-use crate::interrupt::{Interrupt, interrupted};
+use crate::failure::{Failure, INTERRUPTED, Outcome};
+use crate::interrupt::{Interrupt, Signals, interrupted};
+use crate::output::Shape;
 use crate::remotes::Remotes;
 
 fn main() -> ExitCode {
@@ -35,17 +38,17 @@ fn main() -> ExitCode {
     let config = Config::load(force_local);
     let args = match expand::expand(args, &config.aliases) {
         Ok(args) => args,
-        Err(failure) => return ended(Err(failure), false, false),
+        Err(failure) => return ended(Err(failure), false, None),
     };
     let matches = match cli::command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return usage::explain(&error, &args),
     };
-    let as_json = usage::wants_json(&matches);
+    let shape = usage::wanted_shape(&matches);
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => {
             let debug = cli.global.debug;
-            ended(run(cli, config), debug, as_json)
+            ended(run(cli, config), debug, shape)
         }
         Err(error) => usage::explain(&error, &args),
     }
@@ -69,32 +72,37 @@ fn run(cli: Cli, config: Config) -> Outcome {
         interrupt: Interrupt::default(),
     };
     let outcome = runtime.block_on(async {
+        let mut signals = Signals::catch()
+            .map_err(|error| Failure::new(format!("cannot watch for signals: {error}")))?;
         let command = command::run(cli.command, &context);
         tokio::pin!(command);
-        tokio::select! {
+        let mut code = tokio::select! {
             outcome = &mut command => return outcome,
-            _ = tokio::signal::ctrl_c() => {}
-        }
+            code = signals.next() => code,
+        };
         if !context.interrupt.happen() {
-            return Err(interrupted("nothing is left behind here"));
+            return Err(Failure { code, ..Failure::new("interrupted") });
         }
-        tokio::select! {
+        let outcome = tokio::select! {
             outcome = &mut command => outcome,
-            _ = tokio::signal::ctrl_c() => Err(interrupted("the server may still be at work")),
-        }
+            again = signals.next() => {
+                code = again;
+                Err(interrupted("the server may still be at work"))
+            }
+        };
+        outcome.map_err(|failure| match failure.code {
+            INTERRUPTED => Failure { code, ..failure },
+            _ => failure,
+        })
     });
     // A thread that still reads a silent pipe must not hold the program.
     runtime.shutdown_background();
     outcome
 }
 
-fn ended(outcome: Outcome, debug: bool, as_json: bool) -> ExitCode {
+fn ended(outcome: Outcome, debug: bool, shape: Option<Shape>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
-    let text = match serde_json::to_string(&failure) {
-        Ok(json) if as_json && !failure.error.is_empty() => format!("{json}\n"),
-        _ => failure.text(debug),
-    };
     // Nowhere else to complain.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(failure.shaped(shape, debug).as_bytes());
     ExitCode::from(failure.code)
 }

@@ -103,6 +103,11 @@ pub(crate) fn show(style: Style, label: &str, progress: &Progress) -> Shown {
 }
 
 impl Shown {
+    /// What is being counted.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// What the server says about its own part of the work.
     pub(crate) fn note(&self, text: &str) {
         text.clone_into(&mut self.note.lock().unwrap_or_else(PoisonError::into_inner));
@@ -134,6 +139,10 @@ impl Shown {
                 Some(total) => note(&format!("{}: {}", self.label, human_size(total))),
                 None => note(&format!("{}...", self.label)),
             },
+            // The server did not say how much it moved.
+            (Style::Plain, _) if done == 0 => {
+                note(&format!("{}: done in {seconds:.1}s", self.label));
+            }
             (Style::Plain, _) => note(&format!(
                 "{}: done, {} in {seconds:.1}s ({}/s)",
                 self.label,

@@ -32,11 +32,35 @@ pub(crate) fn redact_map(map: &mut Map<String, Value>) {
     }
 }
 
+/// An address without the password in it.
+pub(crate) fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let Some((login, _)) = authority.rsplit_once('@') else { return address.to_owned() };
+    match login.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:{HIDDEN}{}", &rest[login.len()..]),
+        None => address.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_address_keeps_all_but_its_password() {
+        for (address, shown) in [
+            ("https://u:p@h:1/x@y", "https://u:***@h:1/x@y"),
+            ("https://u:p:q@r@h/x", "https://u:***@h/x"),
+            ("https://u@h/x", "https://u@h/x"),
+            ("https://h/x:y@z", "https://h/x:y@z"),
+            ("unix://", "unix://"),
+        ] {
+            assert_eq!(without_password(address), shown);
+        }
+    }
 
     #[test]
     fn secrets_are_hidden_at_any_depth() {

@@ -1,12 +1,16 @@
 //! From what is typed, `REMOTE:NAME`, to a server and a name on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use lxd_proto::alias::AliasEntry;
 use lxd_proto::client::LxdClient;
+use lxd_proto::filter::Filter;
+use lxd_proto::net::Access;
 use lxd_proto::remote::{Error, Protocol, Remote, RemoteSpec, Resolved, Want, resolve};
 use lxd_simplestreams::connect;
 
-use crate::config::{Config, RemoteEntry, local_socket};
+use crate::config::{Config, RemoteEntry, cache_dir, local_socket};
+use crate::credentials::Credentials;
 use crate::failure::{Failure, Outcome};
 use crate::suggest::{closest, did_you_mean};
 
@@ -72,20 +76,48 @@ impl Remotes {
         Failure::new(format!("The remote \"{name}\" doesn't exist")).hint(hint)
     }
 
-    fn spec(&self, name: &str) -> Outcome<RemoteSpec> {
-        let entry = self.config.remotes.get(name).ok_or_else(|| self.unknown(name))?;
+    /// What is known about a remote.
+    pub(crate) fn entry(&self, name: &str) -> Outcome<&RemoteEntry> {
+        self.config.remotes.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    /// Where a remote is and how it is spoken to.
+    pub(crate) fn spec(&self, name: &str) -> Outcome<RemoteSpec> {
+        let entry = self.entry(name)?;
         let protocol = entry
             .protocol
             .parse()
             .map_err(|error| Failure::new(format!("the remote \"{name}\": {error}")))?;
         let project = self.project.clone().unwrap_or_else(|| entry.project.clone());
         let address = address(entry);
-        Ok(RemoteSpec { address, protocol, certificate: String::new(), project })
+        let certificate = if address.starts_with("https:") {
+            self.credentials().pinned(name)?
+        } else {
+            String::new()
+        };
+        Ok(RemoteSpec { address, protocol, certificate, project })
+    }
+
+    /// The certificates of this client.
+    pub(crate) fn credentials(&self) -> Credentials<'_> {
+        Credentials::new(&self.config)
+    }
+
+    /// Who we are for a remote and how we get to it. A public LXD server sees a stranger; a
+    /// web server sees our certificate only when it asks for one.
+    pub(crate) fn access(&self, name: &str) -> Outcome<Access> {
+        let entry = self.entry(name)?;
+        let mut access = stranger();
+        let simplestreams = entry.protocol == Protocol::Simplestreams.as_str();
+        if entry.addr.starts_with("https:") && (simplestreams || !entry.public) {
+            access.identity = self.credentials().identity()?;
+        }
+        Ok(access)
     }
 
     /// The remote for reading images, whatever it speaks.
     pub(crate) fn reader(&self, name: &str) -> Outcome<Arc<dyn Remote>> {
-        Ok(connect(self.spec(name)?)?)
+        Ok(connect(self.spec(name)?, &self.access(name)?)?)
     }
 
     /// The remote as an LXD server, for all that only those can do.
@@ -98,7 +130,7 @@ impl Remotes {
                 Failure::new(what).hint("This command needs an LXD server, such as local:.")
             );
         }
-        Ok(LxdClient::new(spec)?)
+        Ok(LxdClient::new(spec, &self.access(name)?)?)
     }
 
     /// The image that `reference` names. When there is none, or more than one, the failure
@@ -113,6 +145,14 @@ impl Remotes {
             Ok(resolved) => Ok(resolved),
             Err(Error::NotFound { reference: name }) => {
                 let place = &reference.remote;
+                if let Some(kind) = want.kind
+                    && let Ok(other) = remote.alias(&name, &Want { kind: None, ..*want }).await
+                {
+                    return Err(Failure::new(format!(
+                        "\"{name}\" on {place}: names a {} image, not a {kind} one",
+                        other.kind
+                    )));
+                }
                 let failure = Failure::new(format!(
                     "Image not found: \"{name}\" is neither an alias nor the beginning of a \
                      fingerprint on {place}:"
@@ -124,14 +164,43 @@ impl Remotes {
     }
 }
 
+/// The aliases of a server. LXD does not list them for strangers, but shows them with the images.
+pub(crate) async fn visible_aliases(remote: &dyn Remote) -> Outcome<Vec<AliasEntry>> {
+    match remote.aliases().await {
+        Err(Error::Api { status: 401 | 403, .. }) => {}
+        listed => return Ok(listed?),
+    }
+    let mut aliases = Vec::new();
+    for image in remote.images(&Filter::default()).await? {
+        aliases.extend(image.aliases.into_iter().map(|alias| AliasEntry {
+            description: alias.description,
+            target: image.fingerprint,
+            name: alias.name,
+            kind: image.kind,
+        }));
+    }
+    Ok(aliases)
+}
+
 /// Aliases that look like `name`.
 pub(crate) async fn close_alias(remote: &dyn Remote, name: &str) -> Option<String> {
-    let aliases = remote.aliases().await.ok()?;
+    let aliases = visible_aliases(remote).await.ok()?;
     let names: Vec<_> = aliases.iter().map(|alias| alias.name.as_str()).collect();
     if closest(name, names.iter().copied()).is_empty() {
         return None;
     }
     did_you_mean(name, names)
+}
+
+/// Nobody in particular, out by the proxies of the environment.
+pub(crate) fn stranger() -> Access {
+    // One for the whole run: its clones share what is read of the system's authorities.
+    static ONE: OnceLock<Access> = OnceLock::new();
+    let make = || Access {
+        cache: cache_dir(),
+        ..Access::anonymous(concat!("lxd-cli/", env!("CARGO_PKG_VERSION")))
+    };
+    ONE.get_or_init(make).clone()
 }
 
 fn address(entry: &RemoteEntry) -> String {

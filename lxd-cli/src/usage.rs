@@ -8,8 +8,26 @@ use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
-use crate::failure::USAGE;
-use crate::output::emit;
+use crate::failure::{Failure, USAGE};
+use crate::output::{Format, Shape, emit};
+
+/// Commands of lxc's that are not there, and what to say of them.
+const LATER: &[(&[&str], &str)] = &[
+    (&["list", "ls"], "Instances come with a later version; `lxd-cli image list` lists images."),
+    (
+        &["copy", "cp", "import", "export", "delete", "rm"],
+        "Instances come with a later version; for images there is `lxd-cli image ...`.",
+    ),
+    (
+        &[
+            "cluster", "console", "exec", "file", "init", "launch", "move", "mv", "network",
+            "pause", "profile", "project", "publish", "rebuild", "rename", "restart", "restore",
+            "snapshot", "start", "stop", "storage", "warning",
+        ],
+        "That is a command of lxc's about instances and what they need; this comes with a later \
+         version. lxc itself works with this server for all that is about images.",
+    ),
+];
 
 /// Answers what clap could not parse, and requests for help.
 pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
@@ -23,22 +41,49 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => wrong(&error.render().to_string()),
         ErrorKind::MissingSubcommand if args.len() <= 1 => printed(&help(args)),
         kind => {
-            let mut text = help(args);
-            text.push('\n');
-            text.push_str(&sentence(kind, error));
-            wrong(&text)
+            let sentence = sentence(kind, error, args);
+            match typed_shape(args) {
+                shape @ Some(Shape::Json | Shape::Yaml) => {
+                    let (error, hint) = sentence.split_once("\n\n").unwrap_or((&sentence, ""));
+                    let failure = Failure::usage(error.trim().trim_start_matches("Error: "));
+                    let hint = Some(hint.split_whitespace().collect::<Vec<_>>().join(" "));
+                    let failure = failure.maybe_hint(hint.filter(|hint| !hint.is_empty()));
+                    wrong(&failure.shaped(shape, false))
+                }
+                _ => wrong(&format!("{}\n{sentence}", help(args))),
+            }
         }
     }
 }
 
-/// Whether the command was asked for JSON, so that its failure is JSON too.
-pub(crate) fn wants_json(matches: &ArgMatches) -> bool {
+/// The shape that the command was asked for, so that its failure has it too.
+pub(crate) fn wanted_shape(matches: &ArgMatches) -> Option<Shape> {
     let mut deepest = matches;
     while let Some((_, sub)) = deepest.subcommand() {
         deepest = sub;
     }
-    let Ok(Some(mut values)) = deepest.try_get_raw("format") else { return false };
-    values.next().is_some_and(|value| value.to_string_lossy().starts_with("json"))
+    let mut values = deepest.try_get_raw("format").ok()??;
+    shape(&values.next_back()?.to_string_lossy())
+}
+
+/// The same for a command line that could not be parsed.
+fn typed_shape(args: &[OsString]) -> Option<Shape> {
+    let mut asked = None;
+    let mut words = args.iter().map(|arg| arg.to_string_lossy()).take_while(|arg| arg != "--");
+    while let Some(word) = words.next() {
+        if word == "-f" || word == "--format" {
+            asked = words.next();
+        } else if let Some(value) = word.strip_prefix("--format=") {
+            asked = Some(value.to_owned().into());
+        } else if let Some(value) = word.strip_prefix("-f").filter(|_| !word.starts_with("--")) {
+            asked = Some(value.trim_start_matches('=').to_owned().into());
+        }
+    }
+    shape(&asked?)
+}
+
+fn shape(format: &str) -> Option<Shape> {
+    format.parse::<Format>().ok().map(|format| format.shape)
 }
 
 fn printed(text: &str) -> ExitCode {
@@ -75,7 +120,7 @@ fn named(command: &clap::Command, name: &str) -> bool {
 }
 
 /// What is wrong, in lxc's words where it has some.
-fn sentence(kind: ErrorKind, error: &clap::Error) -> String {
+fn sentence(kind: ErrorKind, error: &clap::Error, args: &[OsString]) -> String {
     let invalid = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
@@ -83,7 +128,18 @@ fn sentence(kind: ErrorKind, error: &clap::Error) -> String {
     };
     let mut text = match kind {
         ErrorKind::InvalidSubcommand => {
-            format!("Error: unknown command \"{}\"", invalid(ContextKind::InvalidSubcommand))
+            let word = invalid(ContextKind::InvalidSubcommand);
+            let top = args.iter().skip(1).find(|arg| !arg.to_string_lossy().starts_with('-'));
+            let at_top = top.is_some_and(|top| top.to_string_lossy() == word);
+            let known = LATER.iter().find(|(names, _)| at_top && names.contains(&word.as_str()));
+            let mut text = format!("Error: unknown command \"{word}\"");
+            if let Some((_, hint)) = known {
+                return format!("{text}\n\n{hint}\n");
+            }
+            if word.is_empty() {
+                text.push_str(": one of the commands above is needed");
+            }
+            text
         }
         ErrorKind::UnknownArgument => {
             let word = invalid(ContextKind::InvalidArg);
@@ -99,7 +155,9 @@ fn sentence(kind: ErrorKind, error: &clap::Error) -> String {
         _ => {
             let rendered = error.render().to_string();
             let first = rendered.lines().next().unwrap_or_default();
-            format!("Error: {}", first.trim_start_matches("error: "))
+            let valid = invalid(ContextKind::ValidValue);
+            let valid = if valid.is_empty() { valid } else { format!(" (it is one of {valid})") };
+            format!("Error: {}{valid}", first.trim_start_matches("error: "))
         }
     };
     for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg] {

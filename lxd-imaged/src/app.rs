@@ -1,6 +1,7 @@
 //! The daemon's parts, built once and shared.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,15 +10,23 @@ use lxd_proto::fingerprint::Fingerprint;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::acquire::Pulls;
+use crate::acquire::origins::Origins;
 use crate::catalog::{Catalog, Viewer};
-use crate::certificate::Identity;
+use crate::certificate::Identities;
+use crate::clock::Clock;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::network::Network;
 use crate::ops::Operations;
 use crate::ops::events::Events;
+use crate::service::guesses::Guesses;
+use crate::service::secrets::Secrets;
 use crate::store::blobs::Blobs;
 use crate::store::checks::{Check, CheckPool};
+use crate::store::partial::Partials;
 use crate::store::spool::Spools;
+use crate::trust::Shown;
 
 /// The running daemon.
 #[derive(Debug)]
@@ -30,6 +39,16 @@ pub struct App {
     pub blobs: Arc<Blobs>,
     /// Arriving files.
     pub spools: Spools,
+    /// Files that come from other servers, whole or not yet.
+    pub partials: Partials,
+    /// Downloads from other servers.
+    pub pulls: Pulls,
+    /// Other servers.
+    pub origins: Origins,
+    /// One-time secrets.
+    pub secrets: Arc<Secrets>,
+    /// What scheduled work goes by.
+    pub clock: Clock,
     /// Checks of files.
     pub checks: Arc<CheckPool>,
     /// Deep checks that go on after their image was accepted.
@@ -41,11 +60,24 @@ pub struct App {
     /// Held while an object is read, changed and written back.
     pub edits: tokio::sync::Mutex<()>,
     /// Certificate and names of this server.
-    pub identity: Identity,
+    pub identity: Arc<Identities>,
+    /// Where it listens on the network.
+    pub network: Network,
+    /// Who has tried to get in, and failed.
+    pub guesses: Guesses,
     /// The state directory, for display.
     pub root: PathBuf,
     /// Cancelled when the daemon is to end.
     pub shutdown: CancellationToken,
+}
+
+/// What a client on the network has shown.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its certificate, if it has one.
+    pub certificate: Option<Shown>,
 }
 
 /// Who asks.
@@ -58,9 +90,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Refuses strangers.
+    /// Refuses whoever may not change things.
     pub fn must_be_trusted(&self) -> Result<()> {
         if self.is_trusted() { Ok(()) } else { Err(Error::Forbidden) }
+    }
+
+    /// Refuses strangers; clients that may only read are known.
+    pub fn must_be_known(&self) -> Result<()> {
+        if self.viewer == Viewer::Stranger { Err(Error::Forbidden) } else { Ok(()) }
     }
 
     /// Whether they may change things.

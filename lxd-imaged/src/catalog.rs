@@ -12,14 +12,21 @@ use lxd_proto::image::{Image, Verified};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::db::{AliasChange, BlobRow, Change, NewImage, Observer, Snapshot};
+use crate::db::{
+    AliasChange, BlobRow, Change, NewImage, Observer, Origin, Replacement, Settings, Snapshot,
+};
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
+use crate::trust::TrustStore;
 
 /// Who looks: decides what exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer {
     /// Sees everything.
     Trusted,
+    /// Sees everything, changes nothing: a restricted client of the one project.
+    Restricted,
+    /// A restricted client of other projects: is known, and sees what strangers see.
+    Outsider,
     /// Sees public images whose check has passed.
     Stranger,
 }
@@ -27,7 +34,10 @@ pub enum Viewer {
 impl Viewer {
     /// Whether `image` exists for this viewer.
     pub fn sees(self, image: &Image) -> bool {
-        self == Self::Trusted || (image.public && image.verified == Verified::Yes)
+        match self {
+            Self::Trusted | Self::Restricted => true,
+            Self::Outsider | Self::Stranger => image.public && image.verified == Verified::Yes,
+        }
     }
 }
 
@@ -42,19 +52,33 @@ pub struct Entry {
     pub head: BlobRow,
     /// The root file system file of a split image.
     pub rootfs: Option<BlobRow>,
+    /// Where it was copied from, and its place among its versions.
+    pub origin: Option<Origin>,
 }
 
 impl Entry {
-    fn new(image: Image, head: BlobRow, rootfs: Option<BlobRow>) -> Self {
+    fn new(
+        mut image: Image,
+        head: BlobRow,
+        rootfs: Option<BlobRow>,
+        origin: Option<Origin>,
+    ) -> Self {
+        image.refresh = origin.as_ref().and_then(|origin| origin.refresh.clone());
         // An image has only strings, numbers and lists: rendering cannot fail.
         let json = serde_json::to_string(&image).unwrap_or_default().into_boxed_str();
-        Self { image, json, head, rootfs }
+        Self { image, json, head, rootfs, origin }
     }
 
-    fn with(&self, edit: impl FnOnce(&mut Image)) -> Arc<Self> {
+    fn with(&self, edit: impl FnOnce(&mut Image, &mut Option<Origin>)) -> Arc<Self> {
         let mut image = self.image.clone();
-        edit(&mut image);
-        Arc::new(Self::new(image, self.head.clone(), self.rootfs.clone()))
+        let mut origin = self.origin.clone();
+        edit(&mut image, &mut origin);
+        Arc::new(Self::new(image, self.head.clone(), self.rootfs.clone(), origin))
+    }
+
+    /// Whether no other version has taken its place.
+    pub fn is_current(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.replaced_at.is_none())
     }
 
     /// Its files.
@@ -82,15 +106,19 @@ struct Contents {
 #[derive(Debug)]
 pub struct Catalog {
     contents: RwLock<Contents>,
+    /// Trusted clients.
+    pub trust: TrustStore,
     /// Whether images and aliases are known, or why they cannot be.
     loaded: watch::Sender<Option<Result<(), Arc<str>>>>,
 }
 
 impl Catalog {
-    /// A catalog of which only the configuration is known yet.
-    pub fn new(config: BTreeMap<String, String>) -> Self {
-        let contents = Contents { config, ..Contents::default() };
-        Self { contents: RwLock::new(contents), loaded: watch::Sender::new(None) }
+    /// A catalog of which only the configuration and who is trusted are known yet.
+    pub fn new(settings: Settings) -> Self {
+        let contents = Contents { config: settings.config, ..Contents::default() };
+        let trust = TrustStore::default();
+        trust.fill(settings.certificates);
+        Self { contents: RwLock::new(contents), trust, loaded: watch::Sender::new(None) }
     }
 
     /// Waits until images and aliases are known. Before that the catalog looks empty.
@@ -108,7 +136,8 @@ impl Catalog {
     }
 
     fn fill(&self, snapshot: Snapshot) {
-        let mut contents = Contents { config: snapshot.config, ..Contents::default() };
+        self.trust.fill(snapshot.settings.certificates);
+        let mut contents = Contents { config: snapshot.settings.config, ..Contents::default() };
         let mut names: HashMap<Fingerprint, Vec<ImageAlias>> = HashMap::new();
         for alias in snapshot.aliases {
             names.entry(alias.target).or_default().push(ImageAlias {
@@ -118,16 +147,23 @@ impl Catalog {
             let value = Alias { target: alias.target, description: alias.description };
             contents.aliases.insert(alias.name, value);
         }
-        for NewImage { mut image, head, rootfs, .. } in snapshot.images {
+        for NewImage { mut image, head, rootfs, origin, .. } in snapshot.images {
             image.aliases = names.remove(&image.fingerprint).unwrap_or_default();
             image.aliases.sort_by(|a, b| a.name.cmp(&b.name));
-            contents.insert(Arc::new(Entry::new(image, head, rootfs)));
+            contents.insert(Arc::new(Entry::new(image, head, rootfs, origin)));
         }
         *self.contents.write() = contents;
     }
 
-    /// All images that `viewer` sees, by fingerprint, beginning after `after`.
+    /// All current images that `viewer` sees, by fingerprint, beginning after `after`.
     pub fn images(&self, viewer: Viewer, after: Option<Fingerprint>) -> Vec<Arc<Entry>> {
+        let mut images = self.versions(viewer, after);
+        images.retain(|entry| entry.is_current());
+        images
+    }
+
+    /// The same with versions that others have replaced.
+    pub fn versions(&self, viewer: Viewer, after: Option<Fingerprint>) -> Vec<Arc<Entry>> {
         use std::ops::Bound::{Excluded, Unbounded};
         let contents = self.contents.read();
         let range = (after.map_or(Unbounded, Excluded), Unbounded);
@@ -228,7 +264,68 @@ impl Contents {
 
     fn edit(&mut self, fingerprint: &Fingerprint, edit: impl FnOnce(&mut Image)) {
         if let Some(entry) = self.images.get_mut(fingerprint) {
-            *entry = entry.with(edit);
+            *entry = entry.with(|image, _| edit(image));
+        }
+    }
+
+    /// What [`Change::Insert`] and [`Change::Adopt`] have in common.
+    fn put(&mut self, new: &NewImage) {
+        let fingerprint = new.image.fingerprint;
+        if new.adopt {
+            if let Some(entry) = self.images.get_mut(&fingerprint) {
+                *entry = entry.with(|image, origin| {
+                    let aliases = std::mem::take(&mut image.aliases);
+                    let verified = std::mem::take(&mut image.verified);
+                    *image = Image { aliases, verified, ..new.image.clone() };
+                    if new.origin.is_some() {
+                        origin.clone_from(&new.origin);
+                    }
+                });
+            }
+        } else {
+            let mut image = new.image.clone();
+            image.aliases.clear();
+            let (head, rootfs) = (new.head.clone(), new.rootfs.clone());
+            self.insert(Arc::new(Entry::new(image, head, rootfs, new.origin.clone())));
+        }
+        for (name, description) in &new.aliases {
+            let description = if description.is_empty() {
+                self.aliases.get(name.as_str()).map(|alias| alias.description.clone())
+            } else {
+                Some(description.clone())
+            };
+            let alias = Alias { target: fingerprint, description: description.unwrap_or_default() };
+            self.set_alias(name.to_string(), alias);
+        }
+    }
+
+    fn replace(&mut self, replacement: &Replacement) {
+        let Replacement { from, from_origin, to } = replacement;
+        self.put(to);
+        let names: Vec<String> = self.images.get(from).map_or_else(Vec::new, |entry| {
+            entry.image.aliases.iter().map(|alias| alias.name.clone()).collect()
+        });
+        for name in names {
+            if let Some(mut alias) = self.aliases.get(&name).cloned() {
+                alias.target = to.image.fingerprint;
+                self.set_alias(name, alias);
+            }
+        }
+        let lineage =
+            self.images.get(from).and_then(|entry| Some(entry.origin.as_ref()?.lineage.clone()));
+        if let Some(old) = lineage.filter(|old| *old != from_origin.lineage) {
+            for entry in self.images.values_mut() {
+                if entry.origin.as_ref().is_some_and(|origin| origin.lineage == old) {
+                    *entry = entry.with(|_, origin| {
+                        if let Some(origin) = origin {
+                            origin.lineage.clone_from(&from_origin.lineage);
+                        }
+                    });
+                }
+            }
+        }
+        if let Some(entry) = self.images.get_mut(from) {
+            *entry = entry.with(|_, origin| *origin = Some(from_origin.clone()));
         }
     }
 
@@ -250,20 +347,21 @@ impl Contents {
 
     fn apply(&mut self, change: &Change) {
         match change {
-            Change::Insert(new) => {
-                let mut image = new.image.clone();
-                image.aliases.clear();
-                let entry = Entry::new(image, new.head.clone(), new.rootfs.clone());
-                self.insert(Arc::new(entry));
-                for name in &new.aliases {
-                    let description =
-                        self.aliases.get(name.as_str()).map(|a| a.description.clone());
-                    let alias = Alias {
-                        target: new.image.fingerprint,
-                        description: description.unwrap_or_default(),
-                    };
-                    self.set_alias(name.to_string(), alias);
+            Change::Insert(new) | Change::Adopt(new) => self.put(new),
+            Change::Replace(replacement) => self.replace(replacement),
+            Change::Refreshed(checks) => {
+                for (fingerprint, refresh) in checks {
+                    if let Some(entry) = self.images.get_mut(fingerprint) {
+                        *entry = entry.with(|_, origin| {
+                            if let Some(origin) = origin {
+                                origin.refresh = Some(refresh.clone());
+                            }
+                        });
+                    }
                 }
+            }
+            Change::Used(fingerprint, at) => {
+                self.edit(fingerprint, |image| image.last_used_at = *at);
             }
             Change::Edit(edited) => self.edit(&edited.fingerprint, |image| {
                 image.public = edited.public;
@@ -277,6 +375,8 @@ impl Contents {
             }
             Change::Delete(fingerprint) => self.remove(fingerprint),
             Change::Alias(change) => self.apply_alias(change),
+            // The catalog's own, beside the contents.
+            Change::Trust(_) => {}
             Change::Config(values) => {
                 for (name, value) in values {
                     match value {
@@ -316,7 +416,10 @@ impl Observer for Catalog {
     fn committed(&self, changes: &[Change]) {
         let mut contents = self.contents.write();
         for change in changes {
-            contents.apply(change);
+            match change {
+                Change::Trust(change) => self.trust.apply(change),
+                other => contents.apply(other),
+            }
         }
     }
 }

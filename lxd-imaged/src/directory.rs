@@ -55,6 +55,16 @@ impl Directory {
         self.root.join("spool")
     }
 
+    /// Files of images that were partly fetched from other servers.
+    pub fn partial(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// Catalogs of other servers.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     /// What `fsck --repair` took out of the store.
     pub fn lost(&self) -> PathBuf {
         self.root.join("lost+found")
@@ -85,7 +95,8 @@ impl Directory {
                 self.root.display()
             )
         })?;
-        for private in [self.blobs(), self.spool(), self.unsettled()] {
+        for private in [self.blobs(), self.spool(), self.partial(), self.unsettled(), self.cache()]
+        {
             create(&private, 0o700)
                 .with_context(|| format!("cannot create {}", private.display()))?;
         }
@@ -135,6 +146,20 @@ impl Directory {
             );
         }
         Ok(())
+    }
+
+    /// Refuses a directory where no daemon has ever kept anything: a mistyped name.
+    pub fn refuse_no_store(&self) -> anyhow::Result<()> {
+        let has_files = || fs::read_dir(self.blobs()).is_ok_and(|mut blobs| blobs.next().is_some());
+        if self.database().exists() || has_files() {
+            return Ok(());
+        }
+        self.refuse_foreign()?;
+        bail!(
+            "there is no store in {}: no lxd-imaged has served from there; \
+             set LXD_DIR to the directory that is meant",
+            self.root.display()
+        )
     }
 
     /// Removes what an earlier daemon left half received. What is no file is none of ours.

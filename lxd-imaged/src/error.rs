@@ -22,12 +22,27 @@ pub enum Error {
     /// The caller may not do this.
     #[error("not authorized")]
     Forbidden,
+    /// The caller may not do this; the text says why.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// Too many wrong passwords or tokens came from one place.
+    #[error("too many wrong passwords or tokens from your address; try again in {seconds} s")]
+    TooManyGuesses {
+        /// How long to wait.
+        seconds: u64,
+    },
     /// There is no such thing, or the caller may not know of it.
     #[error("{0}")]
     NotFound(&'static str),
     /// More than one image begins with the given digits.
     #[error("More than one image matches")]
     Ambiguous,
+    /// More than one certificate begins with the given digits.
+    #[error("More than one certificate matches")]
+    AmbiguousCertificate,
+    /// The certificate is trusted already.
+    #[error("Certificate already in trust store")]
+    CertificateExists,
     /// The name is taken.
     #[error("Alias \"{0}\" already exists")]
     AliasExists(String),
@@ -64,6 +79,17 @@ pub enum Error {
     /// The client went away or sent nothing for too long.
     #[error("the upload broke off: {0}")]
     Upload(String),
+    /// Another server did not help; the text names it and says why.
+    #[error("{what}")]
+    Origin {
+        /// The whole story, for people.
+        what: String,
+        /// What it was, for us.
+        source: Arc<lxd_proto::remote::Error>,
+    },
+    /// What somebody else was waiting for too has failed.
+    #[error("{0}")]
+    Shared(Arc<Self>),
     /// Cancelled on request.
     #[error("the operation was cancelled")]
     Cancelled,
@@ -109,6 +135,9 @@ pub const IMAGE_NOT_FOUND: Error = Error::NotFound("Image not found");
 /// There is no alias of this name, as far as the caller may know.
 pub const ALIAS_NOT_FOUND: Error = Error::NotFound("Image alias not found");
 
+/// No certificate in the trust store begins so.
+pub const CERTIFICATE_NOT_FOUND: Error = Error::NotFound("Certificate not found");
+
 impl From<FormatError> for Error {
     fn from(error: FormatError) -> Self {
         Self::Format(Arc::new(error))
@@ -116,6 +145,15 @@ impl From<FormatError> for Error {
 }
 
 impl Error {
+    /// Whether somebody asked for the end.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Shared(error) => error.is_cancelled(),
+            _ => false,
+        }
+    }
+
     /// An I/O error while doing `what`; a full disk becomes [`Error::NoSpace`].
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind;

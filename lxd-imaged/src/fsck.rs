@@ -74,7 +74,11 @@ struct Check<'a> {
 /// Checks the store in `directory`, which no daemon may hold. With `repair`, what no image uses
 /// goes to `lost+found`, and images whose bytes are lost are taken out: their records and
 /// whatever is left of their files go there too.
+///
+/// # Errors
+/// Where there is no store, nothing is created.
 pub async fn run(directory: &Directory, repair: bool) -> anyhow::Result<Report> {
+    directory.refuse_no_store()?;
     let _held = directory.hold()?;
     directory.refuse_lost_database()?;
     let mut opened = db::open(&directory.database()).await?;

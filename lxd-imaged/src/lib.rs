@@ -4,17 +4,22 @@
 //! (what is recorded), `store` (bytes) and `ops` (operations and events). ARCHITECTURE.md tells
 //! the whole story.
 
+pub mod acquire;
 pub mod app;
 pub mod catalog;
 pub mod certificate;
+pub mod clock;
 pub mod db;
 pub mod directory;
 pub mod error;
 pub mod fsck;
 pub mod http;
 pub mod listen;
+pub mod network;
 pub mod ops;
 pub mod serve;
 pub mod service;
 pub mod store;
 pub mod sweep;
+pub mod tasks;
+pub mod trust;

@@ -16,10 +16,14 @@ use lxd_proto::routes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 /// Where everything is kept unless `LXD_DIR` says otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/lxd-imaged";
+
+/// What is logged unless `LXD_IMAGED_LOG` says otherwise.
+const DEFAULT_LOG: &str = "info,sqlx=warn";
 
 /// Stores, checks and serves LXD images.
 ///
@@ -53,18 +57,23 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Wait until the daemon of this directory answers
+    #[command(after_help = "Example:\n  lxd-imaged waitready --timeout 30")]
     Waitready {
         /// Seconds to wait; 0 for ever
         #[arg(long, short, default_value_t = 0)]
         timeout: u64,
     },
     /// End the daemon of this directory and wait until it is gone
+    #[command(after_help = "Example:\n  LXD_DIR=$HOME/images lxd-imaged shutdown --timeout 10")]
     Shutdown {
         /// Seconds to wait; 0 for ever
         #[arg(long, short, default_value_t = 60)]
         timeout: u64,
     },
     /// Check a stopped store: every file is there and has the bytes it should have
+    #[command(
+        after_help = "Examples:\n  lxd-imaged fsck\n  lxd-imaged fsck --repair --format json"
+    )]
     Fsck {
         /// Remove what no image uses; move what is broken to lost+found
         #[arg(long)]
@@ -96,16 +105,26 @@ fn main() -> ExitCode {
 
 /// Logs to stderr, and to listeners once there are any.
 fn log_to_stderr(format: LogFormat) -> LogEvents {
-    let filter = EnvFilter::try_from_env("LXD_IMAGED_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let (filter, wrong) = match std::env::var("LXD_IMAGED_LOG") {
+        Ok(text) => match EnvFilter::try_new(&text) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new(DEFAULT_LOG), Some(error)),
+        },
+        Err(_) => (EnvFilter::new(DEFAULT_LOG), None),
+    };
     let events = LogEvents::default();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter).with(events.clone());
+    // Listeners choose by themselves; they are told of every step.
+    let steps = Targets::new().with_target("lxd_imaged", LevelFilter::DEBUG);
+    let registry = tracing_subscriber::registry().with(events.clone().with_filter(steps));
     match format {
-        LogFormat::Text => registry.with(lines).init(),
-        LogFormat::Json => registry.with(lines.json()).init(),
+        LogFormat::Text => registry.with(lines.with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
+    }
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "LXD_IMAGED_LOG is not understood and does not count");
     }
     events
 }

@@ -4,22 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::acquire::Pulls;
+use crate::acquire::origins::Origins;
 use crate::app::App;
 use crate::catalog::Catalog;
-use crate::certificate::Identity;
+use crate::certificate::Identities;
+use crate::clock::Clock;
 use crate::directory::{Directory, Held};
+use crate::network::Network;
 use crate::ops::Operations;
 use crate::ops::events::Events;
 use crate::ops::log::LogEvents;
-use crate::service::verify;
+use crate::service::guesses::Guesses;
+use crate::service::{settings, verify};
 use crate::store::blobs::Blobs;
 use crate::store::checks::CheckPool;
+use crate::store::partial::Partials;
 use crate::store::spool::Spools;
-use crate::{db, http, listen, sweep};
+use crate::{db, http, listen, sweep, tasks};
 
 /// How long running operations may take to end when the daemon ends.
 const GRACE: Duration = Duration::from_secs(30);
@@ -46,40 +52,73 @@ pub struct Started {
     held: Held,
 }
 
+/// What the daemon finds outside of itself; tests bring their own.
+#[derive(Debug)]
+pub struct Outside {
+    /// The time.
+    pub clock: Clock,
+    /// Other servers.
+    pub origins: Origins,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { clock: Clock::system(), origins: Origins::default() }
+    }
+}
+
 /// Opens the store in `directory`, which the result holds.
 pub async fn start(directory: &Directory, shutdown: CancellationToken) -> anyhow::Result<Started> {
-    start_held(directory, directory.hold()?, shutdown).await
+    start_in(directory, shutdown, Outside::default()).await
+}
+
+/// The same with another clock and other servers.
+pub async fn start_in(
+    directory: &Directory,
+    shutdown: CancellationToken,
+    outside: Outside,
+) -> anyhow::Result<Started> {
+    start_held(directory, directory.hold()?, shutdown, outside).await
 }
 
 async fn start_held(
     directory: &Directory,
     held: Held,
     shutdown: CancellationToken,
+    outside: Outside,
 ) -> anyhow::Result<Started> {
     let identity = {
         let directory = directory.clone();
-        tokio::task::spawn_blocking(move || Identity::load_or_create(&directory))
+        tokio::task::spawn_blocking(move || Identities::load_or_create(&directory))
     };
     directory.empty_spool().context("cannot empty the spool directory")?;
     directory.refuse_lost_database()?;
     let mut opened = db::open(&directory.database()).await?;
     // Images and aliases follow while the first requests are answered.
-    let catalog = Arc::new(Catalog::new(opened.config().await?));
+    let catalog = Arc::new(Catalog::new(opened.settings().await?));
     let (db, writer) = opened.start(catalog.clone());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let checks = CheckPool::new(workers).context("cannot start the check workers")?;
     let events = Events::new();
+    let spools = Spools::new(directory.spool(), checks.clone());
     let app = Arc::new(App {
         catalog,
         db,
         blobs: Blobs::open(directory.blobs(), directory.unsettled())?,
-        spools: Spools::new(directory.spool(), checks.clone()),
+        partials: Partials::new(directory.partial(), spools.clone()),
+        pulls: Pulls::default(),
+        origins: outside.origins,
+        secrets: Arc::default(),
+        clock: outside.clock,
+        spools,
         checks,
         pending_checks: parking_lot::Mutex::default(),
         operations: Operations::new(events.clone()),
         events,
         edits: tokio::sync::Mutex::default(),
-        identity: identity.await??,
+        identity: Arc::new(identity.await??),
+        network: Network::default(),
+        guesses: Guesses::default(),
         root: directory.root().to_owned(),
         shutdown,
     });
@@ -111,12 +150,19 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     end_on_signals(&shutdown)?;
     // Clients may connect from here on; they are answered in a moment.
     let listener = listen::unix::bind(&directory.socket(), group.as_deref())?;
-    let started = start_held(&directory, held, shutdown.clone()).await?;
+    let started = start_held(&directory, held, shutdown.clone(), Outside::default()).await?;
     let app = started.app.clone();
     log.attach(app.events.clone());
     // On a worker of the runtime, which then begins each connection by itself.
     let router = http::router(app.clone());
-    let serving = tokio::spawn(listen::unix::serve(listener, router, shutdown.clone()));
+    let serving = tokio::spawn(listen::unix::serve(listener, router.clone(), shutdown.clone()));
+    let network = tokio::spawn(listen::tls::serve(app.clone(), router, shutdown.clone()));
+    let opening = tokio::spawn({
+        let app = app.clone();
+        async move { settings::listen(&app).await }
+    });
+    let renewing =
+        tokio::spawn(renew_on_hangup(app.identity.clone(), signal(SignalKind::hangup())?));
     let loaded = app.catalog.loaded().await;
     if loaded.is_ok() {
         tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
@@ -128,14 +174,19 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
         if let Err(error) = sweep::run_once(&app).await {
             tracing::error!(%error, "cannot look for files that no image uses");
         }
+        tasks::run(app).await;
     });
     let served = serving.await;
     tracing::info!("ending");
     tidy.abort();
+    opening.abort();
+    renewing.abort();
+    let network = network.await;
     // While the directory is still held: a daemon that takes it over binds a socket of its own.
     let _ = std::fs::remove_file(directory.socket());
     started.end().await;
     loaded.context("cannot read the image database")?;
+    network.context("the network listener died")?.context("cannot serve the network")?;
     served.context("the listener died")
 }
 
@@ -160,6 +211,25 @@ fn end_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// An operator who has put another certificate in place says so with SIGHUP.
+async fn renew_on_hangup(identities: Arc<Identities>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        let read = identities.clone();
+        let outcome = tokio::task::spawn_blocking(move || read.reload()).await;
+        match outcome {
+            Ok(Ok(())) => {
+                let fingerprint = identities.get().fingerprint;
+                tracing::info!(%fingerprint, "the server certificate was read again");
+            }
+            Ok(Err(error)) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the server certificate stays as it was");
+            }
+            Err(error) => tracing::error!(%error, "reading the server certificate failed"),
+        }
+    }
 }
 
 /// Every connection and every transfer needs file descriptors: takes as many as are allowed.

@@ -489,10 +489,10 @@ async fn configuration_is_checked_kept_and_its_secret_hidden() {
     assert_eq!(config, json!({ "core.trust_password": "true", "user.x": "1" }));
     let unset = json!({ "config": { "user.x": "" } });
     assert_eq!(daemon.call("PATCH", "/1.0", unset).await.status, StatusCode::OK);
-    let network = json!({ "config": { "core.https_address": ":8443" } });
-    let refused = daemon.call("PATCH", "/1.0", network).await;
+    let nowhere = json!({ "config": { "core.https_address": "203.0.113.1:8443" } });
+    let refused = daemon.call("PATCH", "/1.0", nowhere).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
-    assert!(refused.json()["error"].as_str().unwrap().contains("not yet"));
+    assert!(refused.json()["error"].as_str().unwrap().contains("cannot listen there"));
 }
 
 #[tokio::test]
@@ -523,7 +523,8 @@ async fn errors_have_lxds_statuses() {
     let bodies = [
         (json!({ "source": { "type": "bogus" } }), 500),
         (json!({}), 400),
-        (json!({ "source": { "type": "image", "server": "https://x" } }), 501),
+        (json!({ "source": { "type": "image", "server": "https://x" } }), 400),
+        (json!({ "source": { "type": "instance", "name": "c1" } }), 501),
     ];
     for (body, status) in bodies {
         let answer = daemon.call("POST", "/1.0/images", body).await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 use serde_json::Value;
 
 /// What a key holds.
@@ -46,29 +48,53 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'stat
 pub const USER_PREFIX: &str = "user.";
 /// Address of the network listener.
 pub const HTTPS_ADDRESS: &str = "core.https_address";
+/// Whether web pages of the allowed origin may send credentials.
+pub const HTTPS_ALLOWED_CREDENTIALS: &str = "core.https_allowed_credentials";
+/// Headers that web pages of the allowed origin may send.
+pub const HTTPS_ALLOWED_HEADERS: &str = "core.https_allowed_headers";
+/// Methods that web pages of the allowed origin may use.
+pub const HTTPS_ALLOWED_METHODS: &str = "core.https_allowed_methods";
+/// Origin whose web pages may use the API.
+pub const HTTPS_ALLOWED_ORIGIN: &str = "core.https_allowed_origin";
+/// How long a join token is good for; empty for ever.
+pub const TOKEN_EXPIRY: &str = "core.remote_token_expiry";
+/// Password with which a client may add itself.
+pub const TRUST_PASSWORD: &str = "core.trust_password";
 /// Hours between two updates of an image; 0 for never.
 pub const AUTO_UPDATE_INTERVAL: &str = "images.auto_update_interval";
 /// Days after which an unused cached image goes; 0 for never.
 pub const REMOTE_CACHE_EXPIRY: &str = "images.remote_cache_expiry";
+/// Whether images downloaded for an instance follow their source.
+pub const AUTO_UPDATE_CACHED: &str = "images.auto_update_cached";
+/// Of ours: replaced versions of an image that are kept.
+pub const KEEP_VERSIONS: &str = "images.keep_versions";
+/// Of ours: the largest image that is taken from another server, in bytes; 0 for no limit.
+pub const MAX_SIZE: &str = "images.max_size";
+/// Proxy for plain http.
+pub const PROXY_HTTP: &str = "core.proxy_http";
+/// Proxy for https.
+pub const PROXY_HTTPS: &str = "core.proxy_https";
+/// Hosts that are reached without a proxy.
+pub const PROXY_IGNORE_HOSTS: &str = "core.proxy_ignore_hosts";
 
 /// Every key except the free ones.
 pub const KEYS: &[Key] = &[
     key("core.debug_address", Kind::Address, "", "address of the debug listener"),
     key(HTTPS_ADDRESS, Kind::Address, "", "address of the network listener"),
-    key("core.https_allowed_credentials", Kind::Bool, "false", "CORS: allow credentials"),
-    key("core.https_allowed_headers", Kind::Text, "", "CORS: allowed headers"),
-    key("core.https_allowed_methods", Kind::Text, "", "CORS: allowed methods"),
-    key("core.https_allowed_origin", Kind::Text, "", "CORS: allowed origin"),
+    key(HTTPS_ALLOWED_CREDENTIALS, Kind::Bool, "false", "CORS: allow credentials"),
+    key(HTTPS_ALLOWED_HEADERS, Kind::Text, "", "CORS: allowed headers"),
+    key(HTTPS_ALLOWED_METHODS, Kind::Text, "", "CORS: allowed methods"),
+    key(HTTPS_ALLOWED_ORIGIN, Kind::Text, "", "CORS: allowed origin"),
     key("core.https_trusted_proxy", Kind::Text, "", "proxies whose forwarded address is believed"),
     key("core.metrics_address", Kind::Address, "", "address of the metrics listener"),
-    key("core.proxy_http", Kind::Text, "", "proxy for http"),
-    key("core.proxy_https", Kind::Text, "", "proxy for https"),
-    key("core.proxy_ignore_hosts", Kind::Text, "", "hosts reached without the proxy"),
-    key("core.remote_token_expiry", Kind::Expiry, "", "how long a join token is good for"),
+    key(PROXY_HTTP, Kind::Text, "", "proxy for http"),
+    key(PROXY_HTTPS, Kind::Text, "", "proxy for https"),
+    key(PROXY_IGNORE_HOSTS, Kind::Text, "", "hosts reached without the proxy"),
+    key(TOKEN_EXPIRY, Kind::Expiry, "", "how long a join token is good for"),
     key("core.shutdown_timeout", Kind::Integer, "5", "minutes to wait for operations at shutdown"),
     key("core.trust_ca_certificates", Kind::Bool, "false", "trust clients signed by the CA"),
-    key("core.trust_password", Kind::Secret, "", "password for new clients"),
-    key("images.auto_update_cached", Kind::Bool, "true", "keep cached images current"),
+    key(TRUST_PASSWORD, Kind::Secret, "", "password for new clients"),
+    key(AUTO_UPDATE_CACHED, Kind::Bool, "true", "keep cached images current"),
     key(AUTO_UPDATE_INTERVAL, Kind::Integer, "6", "hours between two updates, 0 for never"),
     key(
         "images.compression_algorithm",
@@ -82,6 +108,8 @@ pub const KEYS: &[Key] = &[
         "",
         "architecture of instances without one",
     ),
+    key(KEEP_VERSIONS, Kind::Integer, "1", "replaced versions of an image that are kept"),
+    key(MAX_SIZE, Kind::Integer, "0", "bytes of the largest image taken from a server, 0 for any"),
     key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
 ];
 
@@ -196,7 +224,7 @@ fn check(kind: Kind, text: &str) -> Result<String, String> {
             Ok(_) => Ok(text.into()),
             Err(_) => Err("invalid integer".into()),
         },
-        Kind::Address => check_address(text).map(|()| text.into()),
+        Kind::Address => text.parse::<ListenAddress>().map(|_| text.into()),
         Kind::Compression => text
             .parse::<CompressionAlgorithm>()
             .map(|_| text.into())
@@ -218,26 +246,60 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn check_address(text: &str) -> Result<(), String> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((host, "")) => (host, None),
-            Some((host, tail)) => (host, tail.strip_prefix(':').or(Some("?"))),
-            None => return Err(format!("Invalid address \"{text}\": missing ']'")),
-        },
-        None if text.matches(':').count() > 1 => (text, None),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    if host.chars().any(|c| c.is_whitespace() || c == '/') {
-        return Err(format!("Invalid address \"{text}\""));
+/// A listening address as LXD spells it: `HOST[:PORT]`, `:PORT`, `[V6]`, `[V6]:PORT`, a bare V6.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Name or address without brackets; empty for everywhere.
+    pub host: String,
+    /// Port; absent for the default one.
+    pub port: Option<u16>,
+}
+
+impl std::str::FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => match rest.split_once(']') {
+                Some((host, "")) => (host, None),
+                Some((host, tail)) => (host, tail.strip_prefix(':').or(Some("?"))),
+                None => return Err(format!("Invalid address \"{text}\": missing ']'")),
+            },
+            None if text.matches(':').count() > 1 => (text, None),
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        if host.chars().any(|c| c.is_whitespace() || c == '/') {
+            return Err(format!("Invalid address \"{text}\""));
+        }
+        let port = port.map(str::parse::<u16>).transpose();
+        let port = port.map_err(|_| format!("Invalid port in address \"{text}\""))?;
+        Ok(Self { host: host.to_owned(), port })
     }
-    match port.map(str::parse::<u16>) {
-        None | Some(Ok(_)) => Ok(()),
-        Some(Err(_)) => Err(format!("Invalid port in address \"{text}\"")),
+}
+
+/// When something that lasts for `expression` (`1d 12H`) from `start` on ends; `None` when the
+/// expression is empty or lies beyond all calendars.
+pub fn expiry(expression: &str, start: Timestamp) -> Option<Timestamp> {
+    let mut end = start.to_zoned_datetime(TimeZone::UTC);
+    for word in expression.split_whitespace() {
+        let (at, unit) = word.char_indices().next_back()?;
+        let count: i64 = word[..at].parse::<u32>().ok()?.into();
+        let span = Span::new();
+        let span = match unit {
+            'M' => span.try_minutes(count),
+            'H' => span.try_hours(count),
+            'd' => span.try_days(count),
+            'w' => span.try_weeks(count),
+            'm' => span.try_months(count),
+            'y' => span.try_years(count),
+            _ => return None,
+        };
+        end = end.checked_add(span.ok()?).ok()?;
     }
+    Some(end.timestamp()).filter(|end| *end > start)
 }
 
 fn check_expiry(text: &str) -> Result<(), String> {
@@ -344,6 +406,22 @@ mod tests {
         assert_eq!(parsed("images.compression_algorithm", json!("zstd -19")), set("zstd -19"));
         for address in [":8443", "[::]", "[::1]:8443", "127.0.0.1", "host:1"] {
             assert_eq!(parsed(HTTPS_ADDRESS, json!(address)), set(address));
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_counted_on_the_calendar() {
+        let start: Timestamp = "2024-01-31T00:00:00Z".parse().unwrap();
+        for (expression, end) in [
+            ("90M", "2024-01-31T01:30:00Z"),
+            ("1d 12H", "2024-02-01T12:00:00Z"),
+            ("1m", "2024-02-29T00:00:00Z"),
+            ("1w 1y", "2025-02-07T00:00:00Z"),
+        ] {
+            assert_eq!(expiry(expression, start).unwrap().to_string(), end);
+        }
+        for never in ["", "0d", "4000000000y"] {
+            assert_eq!(expiry(never, start), None, "{never}");
         }
     }
 

@@ -106,6 +106,12 @@ pub mod action {
     pub const IMAGE_DELETED: &str = "image-deleted";
     /// An image was exported.
     pub const IMAGE_RETRIEVED: &str = "image-retrieved";
+    /// An image was replaced by a newer version of its source; told about the old one.
+    pub const IMAGE_REFRESHED: &str = "image-refreshed";
+    /// A one-time secret for an image was made.
+    pub const IMAGE_SECRET_CREATED: &str = "image-secret-created";
+    /// Of ours: an earlier version took the aliases back; told about that one.
+    pub const IMAGE_ROLLED_BACK: &str = "image-rolled-back";
     /// An alias was created.
     pub const ALIAS_CREATED: &str = "image-alias-created";
     /// An alias was edited.
@@ -116,6 +122,12 @@ pub mod action {
     pub const ALIAS_DELETED: &str = "image-alias-deleted";
     /// The server's configuration changed.
     pub const CONFIG_UPDATED: &str = "config-updated";
+    /// A client became trusted.
+    pub const CERTIFICATE_CREATED: &str = "certificate-created";
+    /// What is known of a trusted client was edited.
+    pub const CERTIFICATE_UPDATED: &str = "certificate-updated";
+    /// A client is not trusted any more.
+    pub const CERTIFICATE_DELETED: &str = "certificate-deleted";
     /// An operation was cancelled.
     pub const OPERATION_CANCELLED: &str = "operation-cancelled";
 }

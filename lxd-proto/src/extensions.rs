@@ -2,10 +2,13 @@
 
 /// Extensions that this version serves. Others are advertised when they work.
 pub const SERVED: &[&str] = &[
+    "https_allowed_credentials",
     "etag",
     "patch",
+    "certificate_update",
     "storage",
     "image_create_aliases",
+    "image_force_refresh",
     "entity_description",
     "operation_description",
     "event_lifecycle",
@@ -15,14 +18,23 @@ pub const SERVED: &[&str] = &[
     "virtual-machines",
     "image_profiles",
     "api_filtering",
+    "images_push_relay",
+    "image_source_project",
+    "images_target_project",
+    "certificate_project",
     "event_project",
+    "certificate_token",
+    "remote_token_expiry",
     PAGING,
+    VERSIONS,
     VERIFIED,
     ALIAS_REUSE,
 ];
 
 /// Of ours: `limit` and `after` on `GET /1.0/images`.
 pub const PAGING: &str = "imaged_paging";
+/// Of ours: replaced versions of an image: `history`, `rollback`, `all-versions`, `refresh`.
+pub const VERSIONS: &str = "imaged_versions";
 /// Of ours: the `verified` key of an image whose deep check has not passed.
 pub const VERIFIED: &str = "imaged_verified";
 /// Of ours: an upload takes `X-LXD-aliases` and `X-LXD-alias-reuse`, so that image and aliases

@@ -169,6 +169,34 @@ pub struct Image {
     /// Result of the deep check; absent when it passed.
     #[serde(default, skip_serializing_if = "Verified::is_yes")]
     pub verified: Verified,
+    /// How following its source goes; absent until the source was asked once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
+}
+
+/// How following an image's source goes. An extension of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// When the source was last asked.
+    #[serde(default = "time::zero")]
+    pub checked_at: Timestamp,
+    /// When it will be asked again; Go's zero time when it will not.
+    #[serde(default = "time::zero")]
+    pub next_check_at: Timestamp,
+    /// Why the last time failed; empty when it did not.
+    #[serde(default)]
+    pub error: String,
+}
+
+/// One version in `GET /1.0/images/FINGERPRINT/history`. An extension of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVersion {
+    /// The image as it is.
+    #[serde(flatten)]
+    pub image: Image,
+    /// When another version took its aliases; absent from the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<Timestamp>,
 }
 
 /// The alias on another server that an image follows.
@@ -273,6 +301,34 @@ pub struct ImagesPost {
     /// Names for the new image.
     #[serde(default, deserialize_with = "null_default")]
     pub aliases: Vec<ImageAlias>,
+}
+
+/// Body of `POST /1.0/images/FINGERPRINT/export`: the server pushes the image to another one.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageExportPost {
+    /// The other server's URL.
+    pub target: String,
+    /// Of the other server's push token.
+    pub secret: String,
+    /// PEM of the other server's certificate.
+    pub certificate: String,
+    /// Names for the image there.
+    #[serde(deserialize_with = "null_default")]
+    pub aliases: Vec<ImageAlias>,
+    /// Project there.
+    pub project: String,
+    /// Profiles of instances made from it there.
+    pub profiles: Option<Vec<String>>,
+}
+
+impl fmt::Debug for ImageExportPost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageExportPost")
+            .field("target", &self.target)
+            .field("aliases", &self.aliases)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `source` of [`ImagesPost`]; every field may be absent.

@@ -4,12 +4,15 @@
 //! | feature  | adds                                                                   |
 //! |----------|------------------------------------------------------------------------|
 //! | (none)   | [`routes`], wire structs, [`fingerprint`], [`arch`], [`filter`], [`config`] |
+//! | `format`, `client` | [`multipart`]: forms, read as they come                          |
 //! | `format` | [`format`]: image files: compression, archive checks, squashfs, qcow2, packing; YAML of [`metadata`] |
 //! | `remote` | [`remote`]: the [`remote::Remote`] trait over any image server            |
-//! | `client` | [`client`]: `LxdClient` over a unix socket or HTTPS                    |
+//! | `client` | [`client`]: `LxdClient` over a unix socket or HTTPS; [`net`]: TLS, proxies, resumable downloads |
+//! | `conformance` | the suite that every implementation of `Remote` is held against     |
 
 pub mod alias;
 pub mod arch;
+pub mod certificate;
 pub mod config;
 pub mod envelope;
 pub mod event;
@@ -31,6 +34,10 @@ pub mod time;
 pub mod client;
 #[cfg(feature = "format")]
 pub mod format;
+#[cfg(any(feature = "client", feature = "format"))]
+pub mod multipart;
+#[cfg(feature = "client")]
+pub mod net;
 #[cfg(feature = "remote")]
 pub mod remote;
 

@@ -62,6 +62,8 @@ pub mod description {
     pub const IMAGE_DELETE: &str = "Deleting image";
     /// `POST /1.0/images/FINGERPRINT/refresh`.
     pub const IMAGE_REFRESH: &str = "Refreshing image";
+    /// A join token, as LXD describes it.
+    pub const CERTIFICATE_TOKEN: &str = "Executing operation";
     /// `POST /1.0/images/FINGERPRINT/secret`.
     pub const IMAGE_TOKEN: &str = "Image download token";
 }

@@ -48,6 +48,10 @@ pub const IMAGE_EXPORT: Route = Route("/1.0/images/{fingerprint}/export");
 pub const IMAGE_REFRESH: Route = Route("/1.0/images/{fingerprint}/refresh");
 /// A one-time secret for a private image.
 pub const IMAGE_SECRET: Route = Route("/1.0/images/{fingerprint}/secret");
+/// Of ours: the versions of an image, newest first.
+pub const IMAGE_HISTORY: Route = Route("/1.0/images/{fingerprint}/history");
+/// Of ours: the version before takes the aliases back.
+pub const IMAGE_ROLLBACK: Route = Route("/1.0/images/{fingerprint}/rollback");
 /// Aliases: list, create.
 pub const ALIASES: Route = Route("/1.0/images/aliases");
 /// One alias; its name may hold slashes, encoded or not.
@@ -76,6 +80,8 @@ pub const STORAGE_POOLS: Route = Route("/1.0/storage-pools");
 pub const STORAGE_POOL: Route = Route("/1.0/storage-pools/{name}");
 /// Trusted certificates.
 pub const CERTIFICATES: Route = Route("/1.0/certificates");
+/// One trusted certificate, by the beginning of its fingerprint.
+pub const CERTIFICATE: Route = Route("/1.0/certificates/{fingerprint}");
 /// Of ours: ends the daemon; only over the unix socket. LXD has it under the same path.
 pub const SHUTDOWN: Route = Route("/internal/shutdown");
 /// Of ours: answers when the store is loaded. LXD has it under the same path.
@@ -125,6 +131,8 @@ pub mod query {
     pub const LIMIT: &str = "limit";
     /// Of ours: only images whose fingerprint sorts after this one.
     pub const AFTER: &str = "after";
+    /// Of ours: a list shows replaced versions too when it is a non-zero number.
+    pub const ALL_VERSIONS: &str = "all-versions";
 }
 
 #[cfg(test)]

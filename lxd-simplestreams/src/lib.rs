@@ -1,5 +1,15 @@
-//! The one place that chooses a protocol for a remote. Simplestreams itself is still to come.
+//! The simplestreams image protocol, and the one place that chooses a protocol for a remote.
 
+mod cache;
 mod connect;
+pub mod convert;
+mod delta;
+pub mod document;
+pub mod listing;
+pub mod path;
+mod remote;
+mod transfer;
+mod tree;
 
 pub use connect::connect;
+pub use remote::SimplestreamsRemote;

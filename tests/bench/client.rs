@@ -1,4 +1,4 @@
-//! The load generator: HTTP/1.1 over a unix socket, blocking, as cheap as it can be made.
+//! The load generator: HTTP/1.1 over a unix socket or TLS, blocking, as cheap as it can be made.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::tls::{self, Tls};
+
 /// Bytes per write of a body and per read of an answer.
 pub(crate) const STEP: usize = 256 << 10;
 /// Longer than anything that works takes.
@@ -16,10 +18,42 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// A connection that is kept open from one request to the next.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: UnixStream,
+    stream: Stream,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+}
+
+/// What a connection runs over.
+#[derive(Debug)]
+enum Stream {
+    Unix(UnixStream),
+    Tls(Box<Tls>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 /// The head of an answer.
@@ -37,7 +71,16 @@ impl Connection {
             .with_context(|| format!("cannot connect to {}", socket.display()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: vec![0; room].into_boxed_slice(), start: 0, end: 0 })
+        Ok(Self::over(Stream::Unix(stream), room))
+    }
+
+    /// Connects to a port of this machine over TLS, whatever certificate it shows.
+    pub(crate) fn https(port: u16, room: usize) -> Result<Self> {
+        Ok(Self::over(Stream::Tls(Box::new(tls::connect(port, PATIENCE)?)), room))
+    }
+
+    fn over(stream: Stream, room: usize) -> Self {
+        Self { stream, buffer: vec![0; room].into_boxed_slice(), start: 0, end: 0 }
     }
 
     /// Connects with a buffer for large answers.

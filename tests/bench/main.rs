@@ -7,6 +7,7 @@ mod process;
 mod report;
 mod scenario;
 mod server;
+mod tls;
 mod tree;
 mod turns;
 

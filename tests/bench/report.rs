@@ -75,7 +75,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
         let load = format!(
-            "load: lxd-bench itself, threads with one unix socket connection each, 256 KiB per write; {} rounds, alternating who goes first, medians",
+            "load: lxd-bench itself, threads with one connection each (unix socket, or TLS without resumption), 256 KiB per write; {} rounds, alternating who goes first, medians",
             options.rounds()
         );
         let cpu = "CPU seconds are the daemon's and its ended children's, background work included, per GB (1e9) of image";

@@ -29,6 +29,8 @@ pub(crate) struct Server {
     side: Side,
     home: TempDir,
     process: Option<Child>,
+    /// A file of authorities that the daemon trusts instead of the system's.
+    trusts: Option<PathBuf>,
 }
 
 impl Server {
@@ -39,14 +41,33 @@ impl Server {
             home.with_context(|| format!("cannot make a directory in {}", parent.display()))?;
         std::fs::create_dir(home.path().join("d"))?;
         std::fs::create_dir(home.path().join("conf"))?;
-        Ok(Self { side, home, process: None })
+        Ok(Self { side, home, process: None, trusts: None })
     }
 
     /// A daemon that answers, a real LXD with its storage pool.
     pub(crate) fn start(side: Side, parent: &Path) -> Result<Self> {
+        Self::prepare(side, parent)?.ready()
+    }
+
+    /// As [`Server::start`]; the daemon trusts the authorities in a file.
+    pub(crate) fn start_trusting(side: Side, parent: &Path, trusts: &Path) -> Result<Self> {
         let mut server = Self::prepare(side, parent)?;
+        server.trusts = Some(trusts.to_owned());
+        server.ready()
+    }
+
+    /// Opens a port of this machine for HTTPS; which.
+    pub(crate) fn open_port(&self) -> Result<u16> {
+        let port = lxd_tests::wire::free_port();
+        let body = format!(r#"{{"config":{{"core.https_address":"127.0.0.1:{port}"}}}}"#);
+        self.connect()?.call("PATCH", "/1.0", &body)?;
+        Ok(port)
+    }
+
+    fn ready(mut self) -> Result<Self> {
+        let server = &mut self;
         server.launch()?;
-        if side == Side::Lxd {
+        if server.side == Side::Lxd {
             server.lxc(&["storage", "create", "default", "dir"])?;
             server.lxc(&[
                 "profile",
@@ -59,7 +80,7 @@ impl Server {
                 "pool=default",
             ])?;
         }
-        Ok(server)
+        Ok(self)
     }
 
     /// Starts the process; how long it took to the answer to `GET /1.0`, in seconds.
@@ -74,6 +95,9 @@ impl Server {
             command.args(["--group", "root"]);
         }
         command.env("LXD_DIR", self.dir()).env_remove("LXD_SOCKET");
+        if let Some(trusts) = &self.trusts {
+            command.env("SSL_CERT_FILE", trusts);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A group of its own: an interrupted run must not leave children of LXD confused.
         command.process_group(0);

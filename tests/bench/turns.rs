@@ -94,7 +94,8 @@ impl Outcome {
     }
 }
 
-fn medians(samples: &[Figures]) -> Figures {
+/// The median of each figure.
+pub(crate) fn medians(samples: &[Figures]) -> Figures {
     let names = samples.first().into_iter().flat_map(Figures::keys);
     names
         .map(|name| {

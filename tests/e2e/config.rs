@@ -94,18 +94,6 @@ fn over_the_api() {
 }
 
 #[test]
-fn the_network_comes_later() {
-    let daemon = Daemon::start();
-    for client in Client::both() {
-        daemon
-            .client(client, "config set core.https_address 127.0.0.1:0")
-            .fails()
-            .complains("core.https_address");
-    }
-    assert_eq!(daemon.http().metadata("/1.0")["config"], json!({}));
-}
-
-#[test]
 fn a_trust_password_is_never_shown() {
     let daemon = Daemon::start();
     let http = daemon.http();

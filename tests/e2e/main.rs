@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test reports a fault by panicking")]
 
 mod alias;
+mod cache;
 mod config;
+mod copies;
 mod crash;
 mod debootstrap;
 mod delete;
@@ -13,14 +15,19 @@ mod events;
 mod export;
 mod hostile;
 mod import;
+mod incus;
 mod info_edit;
 mod list;
 mod load;
 mod lxd_cli;
 mod memory;
+mod network;
 mod operations;
 mod properties;
 mod pylxd;
 mod raw_api;
+mod remotes;
+mod resume;
+mod simplestreams;
 mod space;
 mod startup;

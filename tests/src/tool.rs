@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Debian packages by the program they bring; `cargo xtask test` installs the same ones.
 const PACKAGES: &[(&str, &str)] = &[
+    ("curl", "curl"),
     ("lxc", "lxd-client"),
     ("lxd", "lxd"),
     ("mksquashfs", "squashfs-tools"),
@@ -11,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("tar", "tar"),
+    ("xdelta3", "xdelta3"),
     ("xz", "xz-utils"),
 ];
 
@@ -58,6 +60,13 @@ pub fn python_with_pylxd() -> PathBuf {
         "pylxd is missing: python3 -m venv {shown} && {shown}/bin/pip install pylxd && touch {shown}/ready"
     );
     python
+}
+
+/// The `incus` client, which few systems have: `LXD_TEST_INCUS`, in PATH, or below `target/incus`.
+pub fn incus() -> Option<PathBuf> {
+    let named = std::env::var_os("LXD_TEST_INCUS").map(PathBuf::from);
+    let unpacked = target_dir().join("incus/usr/bin/incus");
+    named.or_else(|| find("incus")).or_else(|| unpacked.is_file().then_some(unpacked))
 }
 
 /// Whether the test runs as root, which mounts and real containers need.

@@ -76,7 +76,7 @@ impl Source {
 
     /// metadata.yaml, a unified tarball, and a split pair.
     fn pack(&self, suite: &str) -> Result<()> {
-        title("Two forms of one image");
+        title("Two forms of one image, and a newer version");
         if self.folder.exists() {
             std::fs::remove_dir_all(&self.folder)?;
         }
@@ -96,6 +96,12 @@ impl Source {
             ["--numeric-owner", "-czf", "debian.tar.gz", "metadata.yaml", "-C", &debian, "rootfs"];
         run("tar", &unified)?;
         run("tar", &["-cJf", "metadata.tar.xz", "metadata.yaml"])?;
+        // The same root a little later: what a build of the next day brings.
+        let later = format!("s/^creation_date: .*/creation_date: {}/", seconds + 1);
+        run("sed", &["-i", &later, "metadata.yaml"])?;
+        let mut newer = unified;
+        newer[2] = "debian-new.tar.gz";
+        run("tar", &newer)?;
         let squashed = format!("{debian}/rootfs");
         let quiet = ["-noappend", "-quiet", "-no-progress", "-comp", "zstd"];
         run("mksquashfs", &[&[squashed.as_str(), "rootfs.squashfs"], &quiet[..]].concat())?;
@@ -124,39 +130,67 @@ fn bootstrap(options: &Options, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A running daemon on a temporary folder, and a folder to work in.
+/// Running daemons on a temporary folder, and a folder to work in.
 struct Stage {
     home: TempDir,
-    daemon: Child,
+    /// Each with the folder below `home` that is its `LXD_DIR`.
+    daemons: Vec<(&'static str, Child)>,
     image: PathBuf,
+    /// Whose `LXD_DIR` is exported now.
+    here: &'static str,
 }
+
+/// The first machine: it makes and serves images.
+const SERVER: &str = "var";
+/// The second machine: it copies them.
+const GUEST: &str = "var2";
 
 impl Stage {
     fn set(source: &Source) -> Result<Self> {
         title("Start the daemon on an empty folder");
         let home = tempfile::Builder::new().prefix("lxd-imaged-demo-").tempdir()?;
-        for name in ["var", "conf", "out"] {
+        for name in [SERVER, GUEST, "var.conf", "var2.conf", "out"] {
             std::fs::create_dir(home.path().join(name))?;
         }
-        let folder = home.path().join("var");
         println!("$ export PATH={}:$PATH", shell::target().join("debug").display());
-        println!("$ export LXD_DIR={}", folder.display());
+        let mut stage =
+            Self { home, daemons: Vec::new(), image: source.folder.clone(), here: SERVER };
+        if let Err(error) = stage.start(SERVER) {
+            for (_, daemon) in &mut stage.daemons {
+                let _ = daemon.kill();
+            }
+            return Err(error);
+        }
+        Ok(stage)
+    }
+
+    /// Starts a daemon on a folder of its own; what follows is typed on its machine.
+    fn start(&mut self, folder: &'static str) -> Result<()> {
+        self.go_to(folder);
         println!("$ lxd-imaged &");
-        let log = std::fs::File::create(home.path().join("log"))?;
+        let log_path = self.home.path().join(format!("{folder}.log"));
+        let log = std::fs::File::create(&log_path)?;
         let daemon = Command::new(program("lxd-imaged"))
-            .env("LXD_DIR", &folder)
+            .env("LXD_DIR", self.home.path().join(folder))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("cannot start lxd-imaged")?;
-        let mut stage = Self { home, daemon, image: source.folder.clone() };
-        if let Err(error) = stage.say("lxd-imaged", &["waitready", "--timeout", "30"]) {
-            let log = std::fs::read_to_string(stage.home.path().join("log")).unwrap_or_default();
-            let _ = stage.daemon.kill();
+        self.daemons.push((folder, daemon));
+        if let Err(error) = self.say("lxd-imaged", &["waitready", "--timeout", "30"]) {
+            let log = std::fs::read_to_string(log_path).unwrap_or_default();
             return Err(error.context(log));
         }
-        Ok(stage)
+        Ok(())
+    }
+
+    /// What follows is typed on the machine of `folder`.
+    fn go_to(&mut self, folder: &'static str) {
+        self.here = folder;
+        let home = self.home.path();
+        println!("$ export LXD_DIR={}", home.join(folder).display());
+        println!("$ export LXD_CONF={}", home.join(format!("{folder}.conf")).display());
     }
 
     /// The main job, from import to delete.
@@ -196,9 +230,43 @@ impl Stage {
         title("Import the same file again: nothing to upload");
         self.cli(&["image", "import", &file("debian.tar.gz")])?;
 
+        self.serve()?;
+
         title("Delete");
-        self.cli(&["image", "delete", "debian", "debian-split"])?;
+        self.go_to(SERVER);
+        self.cli(&["image", "delete", "debian", "debian-split", "first-debian"])?;
         self.cli(&["image", "list", "-f", "csv"])?;
+        Ok(())
+    }
+
+    /// The network: a second daemon copies from the first, and follows it.
+    fn serve(&mut self) -> Result<()> {
+        title("Open the port");
+        let address = format!("127.0.0.1:{}", free_port()?);
+        self.cli(&["config", "set", "core.https_address", &address])?;
+
+        title("A second daemon, as on another machine, copies from the first");
+        self.start(GUEST)?;
+        self.cli(&["remote", "add", "team", &address, "--public", "--accept-certificate"])?;
+        self.cli(&["image", "list", "team:"])?;
+        let copy = ["image", "copy", "team:debian", "local:", "--alias", "debian", "--auto-update"];
+        self.cli(&copy)?;
+        self.cli(&["image", "info", "debian"])?;
+
+        title("The first gets a new version");
+        self.go_to(SERVER);
+        self.cli(&["image", "alias", "rename", "debian", "first-debian"])?;
+        let unified = self.image.join("debian-new.tar.gz");
+        let unified = unified.to_string_lossy().into_owned();
+        self.cli(&["image", "import", &unified, "--alias", "debian", "--public"])?;
+
+        title("The second follows, and can go back");
+        self.go_to(GUEST);
+        self.cli(&["image", "refresh", "debian"])?;
+        self.cli(&["image", "list"])?;
+        self.cli(&["image", "history", "debian"])?;
+        self.cli(&["image", "rollback", "debian"])?;
+        self.cli(&["image", "list"])?;
         Ok(())
     }
 
@@ -263,24 +331,35 @@ impl Stage {
         let home = self.home.path();
         let mut command = Command::new(program(name));
         command.args(arguments).current_dir(home.join("out")).stdin(Stdio::null());
-        command.env("LXD_DIR", home.join("var")).env("LXD_CONF", home.join("conf"));
+        command.env("LXD_DIR", home.join(self.here));
+        command.env("LXD_CONF", home.join(format!("{}.conf", self.here)));
         command.env_remove("LXD_SOCKET");
         command
     }
 
-    /// Ends the daemon; the temporary folder goes with `self`.
+    /// Ends the daemons; the temporary folder goes with `self`.
     fn clear(&mut self) -> Result<()> {
-        title("Stop the daemon");
-        let told = self.say("lxd-imaged", &["shutdown"]);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.daemon.try_wait()?.is_none() {
-            if told.is_err() || Instant::now() > deadline {
-                self.daemon.kill()?;
+        title("Stop the daemons");
+        let mut cleared = Ok(());
+        for (folder, mut daemon) in std::mem::take(&mut self.daemons) {
+            self.go_to(folder);
+            let told = self.say("lxd-imaged", &["shutdown"]);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while daemon.try_wait()?.is_none() {
+                if told.is_err() || Instant::now() > deadline {
+                    daemon.kill()?;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            cleared = cleared.and(told.map(drop));
         }
-        told.map(drop)
+        cleared
     }
+}
+
+/// A port of this machine that nobody listens on now.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn program(name: &str) -> PathBuf {

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Package] = &[
     ("squashfs-tools", "mksquashfs"),
     ("squashfs-tools-ng", "sqfs2tar"),
     ("xz-utils", "xz"),
+    ("xdelta3", "xdelta3"),
     ("python3", "python3"),
 ];
 

@@ -98,7 +98,7 @@ const RULES: &[Rule] = &[
 
 /// What `lxd-proto` without features may depend on.
 const PROTO_BASE: &[&str] =
-    &["serde", "serde_json", "jiff", "hex", "regex", "thiserror", "percent-encoding"];
+    &["serde", "serde_json", "jiff", "hex", "regex", "thiserror", "percent-encoding", "base64"];
 
 /// Crates that may be nowhere: the workspace has one TLS stack and one crypto provider.
 const BANNED: &[&str] = &["ring", "openssl", "openssl-sys", "native-tls"];

@@ -1,13 +1,13 @@
 //! `alias`: names for command lines.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::json;
 
 use crate::command::flags::{ListFormat, ResultFormat};
+use crate::config::Document;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, Table, print_list, print_result, sort_rows};
+use crate::output::{Table, print_list, sort_rows};
 use crate::suggest::did_you_mean;
 
 /// The commands below `alias`.
@@ -39,8 +39,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Outcome {
 /// Give a command line a name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-@ARGS@ stands for all words that follow the alias, @ARG1@, @ARG2@... for one of them; without
-any of these, the words are appended.
+@ARGS@ stands for the words that follow the alias, @ARG1@, @ARG2@... for one of them, also within
+a word. Words that none of these has placed are appended.
 
 Examples:
   lxd-cli alias add il 'image list -f csv -c lf'
@@ -56,13 +56,12 @@ pub(crate) struct Add {
 
 impl Add {
     fn run(&self, context: &Context) -> Outcome {
-        let mut aliases = context.remotes.config.aliases.clone();
-        if aliases.contains_key(&self.alias) {
-            return Err(Failure::new(format!("Alias {} already exists", self.alias)));
-        }
-        aliases.insert(self.alias.clone(), self.target.clone());
-        context.remotes.config.save_aliases(&aliases)?;
-        done(&self.format, &json!({ "alias": self.alias, "target": self.target }))
+        context.remotes.config.change(|document| {
+            refuse_known(context, document, &self.alias)?;
+            document.set_alias(&self.alias, &self.target);
+            Ok(())
+        })?;
+        self.format.done(&json!({ "alias": self.alias, "target": self.target }))
     }
 }
 
@@ -78,12 +77,11 @@ pub(crate) struct Remove {
 
 impl Remove {
     fn run(&self, context: &Context) -> Outcome {
-        let mut aliases = context.remotes.config.aliases.clone();
-        if aliases.remove(&self.alias).is_none() {
-            return Err(missing(context, &self.alias));
-        }
-        context.remotes.config.save_aliases(&aliases)?;
-        done(&self.format, &json!({ "alias": self.alias, "removed": true }))
+        context.remotes.config.change(|document| {
+            let removed = document.remove_alias(&self.alias);
+            removed.map(drop).ok_or_else(|| missing(context, &self.alias))
+        })?;
+        self.format.done(&json!({ "alias": self.alias, "removed": true }))
     }
 }
 
@@ -101,16 +99,14 @@ pub(crate) struct Rename {
 
 impl Rename {
     fn run(&self, context: &Context) -> Outcome {
-        let mut aliases = context.remotes.config.aliases.clone();
-        let Some(target) = aliases.remove(&self.alias) else {
-            return Err(missing(context, &self.alias));
-        };
-        if aliases.contains_key(&self.new) {
-            return Err(Failure::new(format!("Alias {} already exists", self.new)));
-        }
-        aliases.insert(self.new.clone(), target);
-        context.remotes.config.save_aliases(&aliases)?;
-        done(&self.format, &json!({ "alias": self.new, "renamed_from": self.alias }))
+        context.remotes.config.change(|document| {
+            let target = document.remove_alias(&self.alias);
+            let target = target.ok_or_else(|| missing(context, &self.alias))?;
+            refuse_known(context, document, &self.new)?;
+            document.set_alias(&self.new, &target);
+            Ok(())
+        })?;
+        self.format.done(&json!({ "alias": self.new, "renamed_from": self.alias }))
     }
 }
 
@@ -122,33 +118,31 @@ pub(crate) struct List {
     format: ListFormat,
 }
 
-#[derive(Debug, Serialize)]
-struct Entry<'a> {
-    alias: &'a str,
-    target: &'a str,
-}
-
 impl List {
     fn run(&self, context: &Context) -> Outcome {
         let aliases = &context.remotes.config.aliases;
         let mut table = Table::new(&["ALIAS", "TARGET"]);
         table.rows = aliases.iter().map(|(k, v)| vec![k.clone(), v.clone()]).collect();
         sort_rows(&mut table.rows);
-        let entries: Vec<_> =
-            aliases.iter().map(|(alias, target)| Entry { alias, target }).collect();
-        print_list(self.format.format, &table, &entries)
+        print_list(self.format.format, &table, aliases)
     }
+}
+
+/// Fails when the name is taken, in the user's file or in the machine's.
+fn refuse_known(context: &Context, document: &Document, name: &str) -> Outcome {
+    // Of the file itself the document is the newest that is known.
+    if document.has_alias(name) || context.remotes.config.global_aliases.contains(name) {
+        return Err(Failure::new(format!("Alias {name} already exists")));
+    }
+    Ok(())
 }
 
 fn missing(context: &Context, name: &str) -> Failure {
-    let known = context.remotes.config.aliases.keys().map(String::as_str);
-    Failure::new(format!("Alias {name} doesn't exist")).maybe_hint(did_you_mean(name, known))
-}
-
-/// Silent, as in lxc, unless an object is asked for.
-fn done(format: &ResultFormat, object: &serde_json::Value) -> Outcome {
-    match format.format.shape {
-        Shape::Json | Shape::Yaml => print_result(format.format, object, ""),
-        Shape::Table | Shape::Csv | Shape::Compact => Ok(()),
+    let config = &context.remotes.config;
+    if config.global_aliases.contains(name) {
+        return Failure::new(format!("Alias {name} is the machine's, not yours"))
+            .hint(format!("It is in {}.", config.global_dir.display()));
     }
+    let known = config.aliases.keys().map(String::as_str);
+    Failure::new(format!("Alias {name} doesn't exist")).maybe_hint(did_you_mean(name, known))
 }

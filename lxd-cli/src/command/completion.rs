@@ -7,6 +7,9 @@ use crate::cli;
 use crate::failure::Outcome;
 use crate::output::emit;
 
+/// The name of the program.
+const NAME: &str = "lxd-cli";
+
 /// Print a completion script for a shell.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -36,7 +39,38 @@ impl Completion {
             Known::Fish => Shell::Fish,
         };
         let mut script = Vec::new();
-        generate(shell, &mut cli::command(), "lxd-cli", &mut script);
-        emit(&String::from_utf8_lossy(&script))
+        generate(shell, &mut cli::command(), NAME, &mut script);
+        let mut script = String::from_utf8_lossy(&script).into_owned();
+        if shell == Shell::Bash {
+            script = with_one_spelling(&script);
+        }
+        emit(&script)
+    }
+}
+
+/// The generator spells the hyphen of the program's name in two ways, so that in bash no state
+/// would ever be found.
+fn with_one_spelling(script: &str) -> String {
+    script.replace("lxd__subcmd__cli", "lxd__cli")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_the_bash_script_is_reached() {
+        let mut script = Vec::new();
+        generate(Shell::Bash, &mut cli::command(), NAME, &mut script);
+        let script = with_one_spelling(&String::from_utf8(script).unwrap());
+        let states: Vec<_> = script
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'))
+            .filter(|state| !state.is_empty())
+            .collect();
+        assert!(states.len() > 40, "{}", states.len());
+        for state in states {
+            assert!(script.contains(&format!("\n        {state})\n")), "{state}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{print_result, yaml};
+use crate::output::yaml;
 
 /// Show what the server says about itself.
 #[derive(Debug, Args)]
@@ -28,6 +28,6 @@ impl Info {
             }));
         }
         let server = context.remotes.server(&reference.remote)?.server().await?.value;
-        print_result(self.format.format, &server, &yaml(&server)?)
+        self.format.print(&server, &yaml(&server)?)
     }
 }

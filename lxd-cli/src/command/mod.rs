@@ -3,6 +3,7 @@
 pub(crate) mod alias;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod info;
@@ -22,12 +23,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Image(command) => image::run(command, context).await,
         Command::Config(command) => config::run(command, context).await,
         Command::Operation(command) => operation::run(command, context).await,
-        Command::Remote(command) => remote::run(&command, context),
+        Command::Remote(command) => remote::run(command, context).await,
         Command::Alias(command) => alias::run(&command, context),
         Command::Info(info) => info.run(context).await,
         Command::Version(version) => version.run(context).await,
         Command::Monitor(monitor) => monitor.run(context).await,
         Command::Query(query) => query.run(context).await,
+        Command::Doctor(doctor) => doctor.run(context).await,
         Command::Completion(completion) => completion.run(),
     }
 }

@@ -6,8 +6,8 @@ use lxd_proto::operation::Operation;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
-use crate::output::{Node, Times, emit, json as one_line};
+use crate::failure::{Failure, INTERRUPTED, Outcome};
+use crate::output::{Node, Times, emit, json as one_line, visible};
 use crate::redact::redact;
 
 /// Watch what happens on the server.
@@ -83,16 +83,26 @@ impl Monitor {
         }
         let types: Vec<_> = self.types.iter().map(|kind| kind.wire()).collect();
         let mut events = context.remotes.server(&reference.remote)?.events(&types).await?;
-        while let Some(event) = events.next().await? {
+        // There is no other end than this one, so it is no mishap.
+        context.interrupt.handle();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event?,
+                () = context.interrupt.happened() => {
+                    return Err(Failure { code: INTERRUPTED, ..Failure::silent() });
+                }
+            };
+            let Some(event) = event else {
+                return Err(Failure::new("the server has ended the subscription"));
+            };
             let text = match style {
-                Style::Pretty => self.pretty(&event),
+                Style::Pretty => self.pretty(&event).map(|line| visible(&line).into_owned()),
                 Style::Yaml | Style::Json => Some(self.document(&event, style)?),
             };
             if let Some(text) = text {
                 emit(&text)?;
             }
         }
-        Err(Failure::new("the server has ended the subscription"))
     }
 
     fn document(&self, event: &Event, style: Style) -> Outcome<String> {

@@ -11,8 +11,9 @@ use crate::command::flags::{ListFormat, ResultFormat};
 use crate::command::image::info::minute;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Table, print_list, print_result, sort_rows, yaml};
-use crate::progress::show;
+use crate::interrupt::interrupted;
+use crate::output::{Table, print_list, sort_rows, yaml};
+use crate::progress::{Shown, show};
 use crate::redact::redact_map;
 
 /// The commands below `operation`.
@@ -116,7 +117,7 @@ impl Show {
         if !self.show_secrets {
             hide_secrets(&mut operation);
         }
-        print_result(self.format.format, &operation, &yaml(&operation)?)
+        self.format.print(&operation, &yaml(&operation)?)
     }
 }
 
@@ -136,7 +137,7 @@ impl Delete {
         let (server, id) = named(context, &self.id)?;
         server.cancel_operation(&id).await?;
         let text = format!("Operation {id} deleted\n");
-        print_result(self.format.format, &json!({ "id": id, "deleted": true }), &text)
+        self.format.print(&json!({ "id": id, "deleted": true }), &text)
     }
 }
 
@@ -169,11 +170,59 @@ impl Wait {
         shown.done();
         let (description, status) = (&operation.description, operation.status.name());
         let text = format!("{description}: {status}\n");
-        print_result(self.format.format, &operation, &text)?;
+        self.format.print(&operation, &text)?;
         if operation.status == OperationStatus::Success {
             Ok(())
         } else {
             Err(Error::Operation(Box::new(operation)).into())
+        }
+    }
+}
+
+/// Waits for the end of `operation` and shows how far it is. An interrupt cancels it on the
+/// server, and fails with `what` ("the import") was cancelled.
+///
+/// The inner result is the operation's own: [`Error::Operation`] when it did not succeed.
+pub(crate) async fn follow(
+    context: &Context,
+    server: &LxdClient,
+    operation: Operation,
+    shown: &Shown,
+    what: &str,
+) -> Outcome<Result<Operation, Error>> {
+    context.interrupt.handle();
+    let id = operation.id.clone();
+    let mut bytes = Bytes::default();
+    let see = |now: &Operation| {
+        shown.note(&server_progress(now));
+        bytes.count(now, shown.progress());
+    };
+    tokio::select! {
+        ended = server.finish(operation, see) => Ok(ended),
+        () = context.interrupt.happened() => Err(match server.cancel_operation(&id).await {
+            Ok(()) => interrupted(&format!("{what} was cancelled")),
+            Err(_) => interrupted(&format!("the server goes on with {what}"))
+                .hint(format!("`lxd-cli operation wait {id}` waits for it.")),
+        }),
+    }
+}
+
+/// The numbers that our daemon puts beside the text of its progress.
+#[derive(Debug, Default)]
+struct Bytes {
+    counted: u64,
+}
+
+impl Bytes {
+    fn count(&mut self, operation: &Operation, progress: &Progress) {
+        let numbers = operation.metadata.as_ref().and_then(|metadata| metadata.get("progress"));
+        let number = |key: &str| -> Option<u64> { numbers?.get(key)?.as_str()?.parse().ok() };
+        if let Some(total) = number("total").filter(|total| *total > 0) {
+            progress.set_total(total);
+        }
+        if let Some(more) = number("processed").and_then(|done| done.checked_sub(self.counted)) {
+            self.counted += more;
+            progress.add(usize::try_from(more).unwrap_or(usize::MAX));
         }
     }
 }

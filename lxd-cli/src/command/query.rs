@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Node, emit};
+use crate::output::{Node, emit, emit_bytes};
 
 /// Send a request to the server's API.
 #[derive(Debug, Args)]
@@ -54,7 +54,11 @@ impl Query {
         let body = self.data.as_deref().map(as_json);
         let reply = server.query(&self.request, path, body).await?;
         let Some(envelope) = parse(&reply) else {
-            return emit(&String::from_utf8_lossy(&reply.body));
+            if reply.status >= 400 {
+                let what = format!("{} {path} was answered with {}", self.request, refused(&reply));
+                return Err(Failure::new(what));
+            }
+            return emit_bytes(&reply.body);
         };
         match envelope.kind {
             Kind::Error => {
@@ -83,6 +87,18 @@ impl Query {
 
 fn parse(reply: &RawReply) -> Option<Envelope> {
     serde_json::from_slice(&reply.body).ok()
+}
+
+/// `400: Bad Request`, from a body that is but the text of the status.
+fn refused(reply: &RawReply) -> String {
+    let text = String::from_utf8_lossy(&reply.body);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let page = line.starts_with('<');
+    if line.is_empty() || page {
+        reply.status.to_string()
+    } else {
+        format!("{}: {line}", reply.status)
+    }
 }
 
 fn metadata<T: serde::de::DeserializeOwned>(envelope: &Envelope) -> Outcome<T> {

@@ -6,7 +6,6 @@ use serde_json::json;
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::output::print_result;
 
 /// Show the versions of client and server.
 #[derive(Debug, Args)]
@@ -25,7 +24,7 @@ impl Version {
         let server = self.server_version(context).await;
         let shown = server.as_deref().unwrap_or("unreachable");
         let text = format!("Client version: {client}\nServer version: {shown}\n");
-        print_result(self.format.format, &json!({ "client": client, "server": server }), &text)
+        self.format.print(&json!({ "client": client, "server": server }), &text)
     }
 
     /// `None` when the server cannot be asked: that is an answer here, not a failure.

@@ -19,10 +19,24 @@ pub(crate) enum Node {
 /// Reads YAML that a person wrote; the error is one line that says where and why.
 pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.to_string();
-        error.strip_prefix("error: ").unwrap_or(&error).to_owned()
-    })
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| in_words(&error.to_string()))
+}
+
+/// The words of the parser without those that are for programmers.
+fn in_words(error: &str) -> String {
+    let error = error.strip_prefix("error: ").unwrap_or(error);
+    if error.contains("multiple YAML documents") {
+        return "there is more than one YAML document".to_owned();
+    }
+    let mut error = error.to_owned();
+    for (theirs, ours) in [
+        (", set DuplicateKeyPolicy in Options if acceptable", ""),
+        ("expected string scalar", "expected a text"),
+        ("duplicate mapping key", "the key is there twice"),
+    ] {
+        error = error.replace(theirs, ours);
+    }
+    error
 }
 
 /// What becomes of texts that are points in time.

@@ -4,7 +4,8 @@ mod document;
 mod natural;
 mod table;
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -37,9 +38,12 @@ impl FromStr for Format {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, suffix) = text.split_once(',').unwrap_or((text, ""));
+        let (name, suffix) = match text.split_once(',') {
+            Some((name, suffix)) => (name, Some(suffix)),
+            None => (text, None),
+        };
         let shape = match name {
-            "table" | "text" => Shape::Table,
+            "table" => Shape::Table,
             "csv" => Shape::Csv,
             "json" => Shape::Json,
             "yaml" => Shape::Yaml,
@@ -47,12 +51,30 @@ impl FromStr for Format {
             _ => return Err(format!("Invalid format \"{text}\"")),
         };
         let header = match suffix {
-            "" => shape != Shape::Csv,
-            "header" => true,
-            "noheader" => false,
-            _ => return Err(format!("Invalid format \"{text}\": \"{suffix}\" is no suffix")),
+            None => shape != Shape::Csv,
+            Some(_) if matches!(shape, Shape::Json | Shape::Yaml) => {
+                return Err(format!("Invalid format \"{text}\": {name} has no header"));
+            }
+            Some("header") => true,
+            Some("noheader") => false,
+            Some(other) => {
+                return Err(format!("Invalid format \"{text}\": \"{other}\" is no suffix"));
+            }
         };
         Ok(Self { shape, header })
+    }
+}
+
+impl Format {
+    /// The format of a single result, which has neither rows nor a header.
+    pub(crate) fn of_result(text: &str) -> Result<Self, String> {
+        let shape = match text {
+            "text" => Shape::Table,
+            "json" => Shape::Json,
+            "yaml" => Shape::Yaml,
+            _ => return Err(format!("Invalid format \"{text}\": it is text, json or yaml")),
+        };
+        Ok(Self { shape, header: false })
     }
 }
 
@@ -73,8 +95,28 @@ pub(crate) fn print_result(format: Format, object: &impl Serialize, text: &str) 
     match format.shape {
         Shape::Json => emit(&json(object)?),
         Shape::Yaml => emit(&yaml(object)?),
+        // A program gets every character as it is.
+        _ if io::stdout().is_terminal() => emit(&visible(text)),
         Shape::Table | Shape::Csv | Shape::Compact => emit(text),
     }
+}
+
+/// Text for people with its control characters spelled out, except line feeds and tabs: texts
+/// of strangers must not command the terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// One line of JSON.
@@ -96,8 +138,13 @@ fn unprintable(error: serde_json::Error) -> Failure {
 /// Writes to standard output. A reader that went away ends the program without a word, as it
 /// does for every other tool in a pipeline.
 pub(crate) fn emit(text: &str) -> Outcome {
+    emit_bytes(text.as_bytes())
+}
+
+/// The same for what may be no text.
+pub(crate) fn emit_bytes(bytes: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::silent()),
         Err(error) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
@@ -106,7 +153,7 @@ pub(crate) fn emit(text: &str) -> Outcome {
 
 /// Writes a line for people to standard error; nobody may be reading it.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", visible(text));
 }
 
 /// `0.84MiB`.
@@ -150,11 +197,18 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Format { shape, header }), "{text}");
         }
-        for wrong in ["xml", "", "csv,", "csv,headers"] {
-            if wrong == "csv," {
-                continue;
-            }
+        for wrong in ["xml", "", "text", "csv,", "csv,headers", "json,header", "yaml,noheader"] {
             assert!(wrong.parse::<Format>().is_err(), "{wrong}");
         }
+        for wrong in ["table", "csv", "csv,header", "compact", "json,", ""] {
+            assert!(Format::of_result(wrong).is_err(), "{wrong}");
+        }
+        assert!(["text", "json", "yaml"].iter().all(|name| Format::of_result(name).is_ok()));
+    }
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert_eq!(visible("a\tb\nä"), "a\tb\nä");
+        assert_eq!(visible("\x1b]0;x\x07\u{9b}\0"), "\\u{1b}]0;x\\u{7}\\u{9b}\\u{0}");
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::visible;
+
 /// Headers and rows; every row has as many cells as there are headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -20,7 +22,8 @@ impl Table {
 
     /// With rules of `+---+`, one after every row.
     pub(crate) fn boxed(&self, with_header: bool) -> String {
-        let widths = self.widths(with_header);
+        let this = self.visible();
+        let widths = this.widths(with_header);
         let mut rule = String::from("+");
         for width in &widths {
             rule.extend(std::iter::repeat_n('-', width + 2));
@@ -29,11 +32,11 @@ impl Table {
         rule.push('\n');
         let mut out = rule.clone();
         if with_header {
-            let cells = self.headers.iter().zip(&widths).map(|(h, w)| centred(h, *w));
+            let cells = this.headers.iter().zip(&widths).map(|(h, w)| centred(h, *w));
             let _ = writeln!(out, "| {} |", cells.collect::<Vec<_>>().join(" | "));
             out.push_str(&rule);
         }
-        for row in &self.rows {
+        for row in &this.rows {
             for line in lines(row) {
                 let cells = line.iter().zip(&widths).map(|(cell, w)| padded(cell, *w));
                 let _ = writeln!(out, "| {} |", cells.collect::<Vec<_>>().join(" | "));
@@ -45,13 +48,14 @@ impl Table {
 
     /// Without rules: two spaces around every column.
     pub(crate) fn compact(&self, with_header: bool) -> String {
-        let widths = self.widths(with_header);
+        let this = self.visible();
+        let widths = this.widths(with_header);
         let mut out = String::new();
         if with_header {
-            let cells = self.headers.iter().zip(&widths).map(|(h, w)| centred(h, *w));
+            let cells = this.headers.iter().zip(&widths).map(|(h, w)| centred(h, *w));
             let _ = writeln!(out, "  {}  ", cells.collect::<Vec<_>>().join("  "));
         }
-        for row in &self.rows {
+        for row in &this.rows {
             for line in lines(row) {
                 let cells = line.iter().zip(&widths).map(|(cell, w)| padded(cell, *w));
                 let _ = writeln!(out, "  {}  ", cells.collect::<Vec<_>>().join("  "));
@@ -70,6 +74,13 @@ impl Table {
             out.push('\n');
         }
         out
+    }
+
+    /// The table as people may see it: without control characters that a terminal obeys.
+    fn visible(&self) -> Self {
+        let cell = |cell: &String| visible(cell).replace('\t', "\\t");
+        let row = |row: &Vec<String>| row.iter().map(cell).collect();
+        Self { headers: self.headers.clone(), rows: self.rows.iter().map(row).collect() }
     }
 
     fn widths(&self, with_header: bool) -> Vec<usize> {
@@ -147,6 +158,15 @@ mod tests {
         assert_eq!(table.boxed(true), expected);
         assert_eq!(table.compact(true), "  ALIAS  TARGET  \n");
         assert_eq!(table.csv(false), "");
+    }
+
+    #[test]
+    fn no_cell_commands_the_terminal() {
+        let mut table = Table::new(&["A"]);
+        table.rows = vec![vec!["\x1b[2J\t".into()]];
+        let expected = "+-------------+\n| \\u{1b}[2J\\t |\n+-------------+\n";
+        assert_eq!(table.boxed(false), expected);
+        assert_eq!(table.csv(false), "\x1b[2J\t\n");
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use lxd_proto::alias::AliasName;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::image::{Image, Verified};
+use lxd_proto::image::{Image, Refresh, Verified};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
 use super::load::BlobRow;
+use super::origin::{self, Origin, Replacement};
+use super::trust::TrustChange;
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 
 /// One change of the store, applied whole or not at all.
@@ -16,14 +19,24 @@ use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 pub enum Change {
     /// A new image with its files and aliases.
     Insert(Box<NewImage>),
+    /// Everything but the identity and the files of an image that is there already.
+    Adopt(Box<NewImage>),
+    /// One version takes the place of another.
+    Replace(Box<Replacement>),
     /// New values for the editable part of an image.
     Edit(Box<Image>),
+    /// What checks of origins found.
+    Refreshed(Vec<(Fingerprint, Refresh)>),
+    /// An instance was made from an image.
+    Used(Fingerprint, Timestamp),
     /// What the deep check found.
     Verified(Fingerprint, Verified),
     /// An image goes, and its aliases with it.
     Delete(Fingerprint),
     /// Something about one alias.
     Alias(AliasChange),
+    /// Something about one trusted certificate.
+    Trust(TrustChange),
     /// Configuration values; `None` goes back to the default.
     Config(BTreeMap<String, Option<String>>),
 }
@@ -37,10 +50,14 @@ pub struct NewImage {
     pub head: BlobRow,
     /// The root file system file of a split image.
     pub rootfs: Option<BlobRow>,
-    /// Names to set together with it.
-    pub aliases: Vec<AliasName>,
+    /// Names to set together with it, described; an empty description keeps what is there.
+    pub aliases: Vec<(AliasName, String)>,
     /// Whether these may be taken from other images.
     pub reuse: bool,
+    /// Where it was copied from.
+    pub origin: Option<Origin>,
+    /// Whether the image is there already, and only its row changes.
+    pub adopt: bool,
 }
 
 /// A change of one alias.
@@ -83,7 +100,18 @@ impl Change {
     pub(super) async fn apply(&self, db: &mut AnyConnection) -> Result<()> {
         match self {
             Self::Insert(new) => insert(db, new).await,
+            Self::Adopt(new) => rewrite(db, new).await,
+            Self::Replace(replacement) => origin::replace(db, replacement).await,
             Self::Edit(image) => edit(db, image).await,
+            Self::Refreshed(checks) => origin::refreshed(db, checks).await,
+            Self::Used(fingerprint, at) => {
+                sqlx::query("UPDATE images SET last_used_at = $1 WHERE fingerprint = $2")
+                    .bind(at.as_microsecond())
+                    .bind(fingerprint.to_string())
+                    .execute(db)
+                    .await?;
+                Ok(())
+            }
             Self::Verified(fingerprint, verified) => {
                 sqlx::query("UPDATE images SET verified = $1 WHERE fingerprint = $2")
                     .bind(verified.to_string())
@@ -94,12 +122,13 @@ impl Change {
             }
             Self::Delete(fingerprint) => delete(db, fingerprint).await,
             Self::Alias(change) => change.apply(db).await,
+            Self::Trust(change) => change.apply(db).await,
             Self::Config(values) => config(db, values).await,
         }
     }
 }
 
-async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
+pub(super) async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
     let image = &new.image;
     // Checked first: once a statement has run, the change can no longer fail alone.
     if exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &image.fingerprint.to_string())
@@ -107,13 +136,7 @@ async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
     {
         return Err(Error::ImageExists { fingerprint: image.fingerprint, size: image.size });
     }
-    if !new.reuse {
-        for name in &new.aliases {
-            if exists(db, "SELECT 1 FROM aliases WHERE name = $1", name.as_str()).await? {
-                return Err(Error::AliasExists(name.to_string()));
-            }
-        }
-    }
+    free_aliases(db, new).await?;
     for blob in std::iter::once(&new.head).chain(&new.rootfs) {
         sqlx::query(
             "INSERT INTO blobs (digest, size, extension) VALUES ($1, $2, $3)
@@ -151,13 +174,64 @@ async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
     .bind(new.rootfs.as_ref().map_or_else(String::new, |blob| blob.digest.to_string()))
     .execute(&mut *db)
     .await?;
-    for name in &new.aliases {
-        point(db, name, &image.fingerprint, "").await?;
+    company(db, new).await
+}
+
+/// Refuses when one of the aliases belongs to another image and must not be taken.
+async fn free_aliases(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
+    if new.reuse {
+        return Ok(());
+    }
+    for (name, _) in &new.aliases {
+        let taken = sqlx::query("SELECT 1 FROM aliases WHERE name = $1 AND fingerprint <> $2")
+            .bind(name.to_string())
+            .bind(new.image.fingerprint.to_string())
+            .fetch_optional(&mut *db)
+            .await?;
+        if taken.is_some() {
+            return Err(Error::AliasExists(name.to_string()));
+        }
     }
     Ok(())
 }
 
-/// Sets an alias whether or not it exists.
+/// What is recorded beside the row of an image: its aliases and its origin.
+async fn company(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
+    for (name, description) in &new.aliases {
+        point(db, name, &new.image.fingerprint, description).await?;
+    }
+    match &new.origin {
+        Some(origin) => origin::write(db, &new.image.fingerprint, origin).await,
+        None => Ok(()),
+    }
+}
+
+/// New values for the row of an image that is there; identity and files stay.
+pub(super) async fn rewrite(db: &mut AnyConnection, new: &NewImage) -> Result<()> {
+    let image = &new.image;
+    image_exists(db, &image.fingerprint).await?;
+    free_aliases(db, new).await?;
+    sqlx::query(
+        "UPDATE images SET public = $1, auto_update = $2, cached = $3, expires_at = $4,
+            last_used_at = $5, properties = $6, profiles = $7, filename = $8, source = $9
+         WHERE fingerprint = $10",
+    )
+    .bind(i64::from(image.public))
+    .bind(i64::from(image.auto_update))
+    .bind(i64::from(image.cached))
+    .bind(image.expires_at.as_microsecond())
+    .bind(image.last_used_at.as_microsecond())
+    .bind(json(&image.properties)?)
+    .bind(json(&image.profiles)?)
+    .bind(image.filename.clone())
+    .bind(image.update_source.as_ref().map_or_else(|| Ok(String::new()), json)?)
+    .bind(image.fingerprint.to_string())
+    .execute(&mut *db)
+    .await?;
+    company(db, new).await
+}
+
+/// Sets an alias whether or not it exists; an empty description keeps what is there.
 async fn point(
     db: &mut AnyConnection,
     name: &AliasName,
@@ -166,7 +240,9 @@ async fn point(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO aliases (name, fingerprint, description) VALUES ($1, $2, $3)
-         ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint",
+         ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint,
+            description = CASE WHEN excluded.description = '' THEN aliases.description
+                ELSE excluded.description END",
     )
     .bind(name.to_string())
     .bind(target.to_string())
@@ -280,11 +356,15 @@ async fn image_exists(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Resu
     if found { Ok(()) } else { Err(IMAGE_NOT_FOUND) }
 }
 
-async fn exists(db: &mut AnyConnection, statement: &'static str, key: &str) -> Result<bool> {
+pub(super) async fn exists(
+    db: &mut AnyConnection,
+    statement: &'static str,
+    key: &str,
+) -> Result<bool> {
     Ok(sqlx::query(statement).bind(key.to_owned()).fetch_optional(db).await?.is_some())
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
+pub(super) fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
 }
 

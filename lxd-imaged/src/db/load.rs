@@ -6,6 +6,7 @@ use std::str::FromStr;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use lxd_proto::alias::{AliasEntry, AliasName};
+use lxd_proto::certificate::Certificate;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Image;
 use serde::de::DeserializeOwned;
@@ -13,6 +14,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::change::NewImage;
+use super::origin;
+use super::trust;
 
 /// A file of the store, as the database knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,15 @@ pub struct Snapshot {
     pub images: Vec<NewImage>,
     /// Aliases.
     pub aliases: Vec<AliasEntry>,
+    /// The rest.
+    pub settings: Settings,
+}
+
+/// What is needed before the first request can be answered.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// Trusted clients.
+    pub certificates: Vec<Certificate>,
     /// Configuration that differs from its defaults.
     pub config: BTreeMap<String, String>,
 }
@@ -44,6 +56,7 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
         blobs.insert(blob.digest, blob);
     }
     drop(rows);
+    let mut origins: BTreeMap<_, _> = origin::load(&mut *db).await?.into_iter().collect();
     let mut images = Vec::with_capacity(blobs.len());
     let mut rows = sqlx::query(
         "SELECT fingerprint, kind, architecture, filename, size, public, auto_update, cached,
@@ -52,7 +65,10 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
     )
     .fetch(&mut *db);
     while let Some(row) = rows.try_next().await? {
-        images.push(image(&row, &blobs)?);
+        let mut new = image(&row, &blobs)?;
+        new.origin = origins.remove(&new.image.fingerprint);
+        new.image.refresh = new.origin.as_ref().and_then(|origin| origin.refresh.clone());
+        images.push(new);
     }
     drop(rows);
     let mut aliases = Vec::new();
@@ -62,15 +78,17 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
         aliases.push(alias(&row)?);
     }
     drop(rows);
-    Ok(Snapshot { images, aliases, config: config(db).await? })
+    Ok(Snapshot { images, aliases, settings: settings(db).await? })
 }
 
-/// What is configured; far less than the rest, and needed first.
-pub(super) async fn config(
-    db: &mut AnyConnection,
-) -> Result<BTreeMap<String, String>, sqlx::Error> {
-    let rows = sqlx::query("SELECT name, value FROM config").fetch_all(db).await?;
-    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("value")?))).collect()
+/// What is configured and who is trusted; far less than the rest, and needed first.
+pub(super) async fn settings(db: &mut AnyConnection) -> Result<Settings, sqlx::Error> {
+    let rows = sqlx::query("SELECT name, value FROM config").fetch_all(&mut *db).await?;
+    let config = rows
+        .iter()
+        .map(|row| Ok((row.try_get("name")?, row.try_get("value")?)))
+        .collect::<Result<_, sqlx::Error>>()?;
+    Ok(Settings { config, certificates: trust::load(db).await? })
 }
 
 fn blob(row: &AnyRow) -> Result<BlobRow, sqlx::Error> {
@@ -111,10 +129,19 @@ fn image(row: &AnyRow, blobs: &HashMap<Fingerprint, BlobRow>) -> Result<NewImage
         profiles: json(row, "profiles")?,
         update_source: if source.is_empty() { None } else { Some(json(row, "source")?) },
         verified: parsed(row, "verified")?,
+        refresh: None,
         aliases: Vec::new(),
     };
     let head = file("head")?.ok_or_else(|| broken("head", &"empty"))?;
-    Ok(NewImage { image, head, rootfs: file("rootfs")?, aliases: Vec::new(), reuse: false })
+    Ok(NewImage {
+        image,
+        head,
+        rootfs: file("rootfs")?,
+        aliases: Vec::new(),
+        reuse: false,
+        origin: None,
+        adopt: false,
+    })
 }
 
 fn alias(row: &AnyRow) -> Result<AliasEntry, sqlx::Error> {
@@ -128,7 +155,7 @@ fn alias(row: &AnyRow) -> Result<AliasEntry, sqlx::Error> {
     })
 }
 
-fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
+pub(super) fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
     Ok(row.try_get::<i64, _>(column)? != 0)
 }
 
@@ -137,11 +164,11 @@ fn size(row: &AnyRow, column: &str) -> Result<u64, sqlx::Error> {
     size.try_into().map_err(|error| broken(column, &error))
 }
 
-fn time(row: &AnyRow, column: &str) -> Result<Timestamp, sqlx::Error> {
+pub(super) fn time(row: &AnyRow, column: &str) -> Result<Timestamp, sqlx::Error> {
     Timestamp::from_microsecond(row.try_get(column)?).map_err(|error| broken(column, &error))
 }
 
-fn parsed<T>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error>
+pub(super) fn parsed<T>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
@@ -150,7 +177,7 @@ where
     text.parse().map_err(|error| broken(column, &error))
 }
 
-fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+pub(super) fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| broken(column, &error))
 }

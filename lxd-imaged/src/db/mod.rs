@@ -7,8 +7,9 @@
 
 mod change;
 mod load;
+mod origin;
+mod trust;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use change::{AliasChange, Change, NewImage};
-pub use load::{BlobRow, Snapshot};
+pub use load::{BlobRow, Settings, Snapshot};
+pub use origin::{Origin, Replacement};
+pub use trust::TrustChange;
 
 use crate::error::{Error, Result};
 
@@ -180,9 +183,9 @@ impl Opened {
         Ok(load::snapshot(&mut self.connection).await?)
     }
 
-    /// Reads the configuration alone.
-    pub async fn config(&mut self) -> Result<BTreeMap<String, String>> {
-        Ok(load::config(&mut self.connection).await?)
+    /// Reads what is configured and who is trusted, alone.
+    pub async fn settings(&mut self) -> Result<Settings> {
+        Ok(load::settings(&mut self.connection).await?)
     }
 
     /// Applies one change without the writer; for `fsck`.
@@ -356,7 +359,7 @@ mod tests {
         db.commit(set("user.small", 1)).await.unwrap();
         drop(db);
         writer.await.unwrap();
-        let config = open(&path).await.unwrap().config().await.unwrap();
+        let config = open(&path).await.unwrap().settings().await.unwrap().config;
         assert!(config.contains_key("user.small"), "it was acknowledged and is gone");
     }
 
@@ -377,7 +380,7 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "Image alias not found");
         drop(db);
         writer.await.unwrap();
-        let config = open(&path).await.unwrap().load().await.unwrap().config;
+        let config = open(&path).await.unwrap().settings().await.unwrap().config;
         assert_eq!(config.len(), 2, "{config:?}");
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if let Err(error) = caller.must_be_trusted() {
+    if let Err(error) = caller.must_be_known() {
         return error.into();
     }
     let all = app.catalog.aliases(caller.viewer);

@@ -11,11 +11,13 @@ use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
 use crate::app::{App, Caller};
+use crate::catalog::Viewer;
 use crate::error::Error;
 use crate::service::images::hash;
 
-fn trusted(caller: &Caller, reply: impl FnOnce() -> Reply) -> Reply {
-    caller.must_be_trusted().map_or_else(Reply::from, |()| reply())
+/// They are no secret to a client that may only read.
+fn known(caller: &Caller, reply: impl FnOnce() -> Reply) -> Reply {
+    caller.must_be_known().map_or_else(Reply::from, |()| reply())
 }
 
 fn default_project(app: &App, caller: &Caller) -> Project {
@@ -34,8 +36,9 @@ pub(super) async fn projects(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    trusted(&caller, || {
-        let all = [default_project(&app, &caller)];
+    known(&caller, || {
+        let mut all = vec![default_project(&app, &caller)];
+        all.retain(|_| caller.viewer != Viewer::Outsider);
         Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROJECT.url(&[&it.name]))
     })
 }
@@ -45,8 +48,8 @@ pub(super) async fn project(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Reply {
-    trusted(&caller, || match name.as_str() {
-        project::DEFAULT => {
+    known(&caller, || match name.as_str() {
+        project::DEFAULT if caller.viewer != Viewer::Outsider => {
             let project = default_project(&app, &caller);
             let etag = hash(&(&project.description, &project.config));
             Reply::tagged(&project, etag)
@@ -59,7 +62,7 @@ pub(super) async fn profiles(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    trusted(&caller, || {
+    known(&caller, || {
         let all = [Profile::builtin()];
         Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROFILE.url(&[&it.name]))
     })
@@ -69,7 +72,7 @@ pub(super) async fn profile(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Reply {
-    trusted(&caller, || match name.as_str() {
+    known(&caller, || match name.as_str() {
         profile::DEFAULT => {
             let profile = Profile::builtin();
             let etag = hash(&(&profile.config, &profile.description, &profile.devices));
@@ -84,7 +87,7 @@ pub(super) async fn pools(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    trusted(&caller, || {
+    known(&caller, || {
         let all = [default_pool(&app)];
         Reply::list(Query::of(&uri).recursion(), &all, |it| routes::STORAGE_POOL.url(&[&it.name]))
     })
@@ -95,7 +98,7 @@ pub(super) async fn pool(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Reply {
-    trusted(&caller, || match name.as_str() {
+    known(&caller, || match name.as_str() {
         storage::DEFAULT => {
             let pool = default_pool(&app);
             let etag = hash(&(&pool.name, &pool.driver, &pool.config));

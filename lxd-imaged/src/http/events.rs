@@ -1,5 +1,6 @@
 //! `/1.0/events`: a websocket that sends events as text.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -16,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
-use crate::app::Caller;
+use crate::app::{Caller, Client};
+use crate::catalog::{Catalog, Viewer};
 use crate::error::{Error, Result};
 use crate::ops::events::Listener;
 
@@ -30,6 +32,7 @@ const RECEIVE_LIMIT: usize = 64 << 10;
 pub(super) async fn listen(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
+    client: Option<Extension<Arc<Client>>>,
     OriginalUri(uri): OriginalUri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -46,9 +49,14 @@ pub(super) async fn listen(
     // Listening begins before the client can know that it does.
     let listener = app.events.listen(&types);
     let shutdown = app.shutdown.clone();
-    upgrade
-        .max_message_size(RECEIVE_LIMIT)
-        .on_upgrade(move |socket| forward(socket, listener, shutdown))
+    let distrust = distrust(app.catalog.clone(), client.map(|Extension(client)| client));
+    upgrade.max_message_size(RECEIVE_LIMIT).on_upgrade(async move |socket| {
+        tokio::select! {
+            () = forward(socket, listener, shutdown) => {}
+            // Cut off without a word: it is not to hear anything any more.
+            () = distrust => {}
+        }
+    })
 }
 
 fn types(query: &Query<'_>) -> Result<Vec<EventType>> {
@@ -64,6 +72,17 @@ fn types(query: &Query<'_>) -> Result<Vec<EventType>> {
             .split(',')
             .map(|name| EventType::from_name(name).ok_or_else(|| Error::EventType(name.into())))
             .collect(),
+    }
+}
+
+/// Resolves when a client on the network is not trusted any more.
+async fn distrust(catalog: Arc<Catalog>, client: Option<Arc<Client>>) {
+    let Some(client) = client else { return std::future::pending().await };
+    let mut changes = catalog.trust.changes();
+    while catalog.trust.viewer(client.certificate.as_ref()) == Viewer::Trusted {
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

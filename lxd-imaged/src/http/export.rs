@@ -9,23 +9,26 @@ use std::time::SystemTime;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{OriginalUri, Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::InstanceType;
+use lxd_proto::routes::query;
 
 use super::Daemon;
-use super::extract;
+use super::extract::{self, Query};
 use super::reply::{self, Reply};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
+use crate::db::BlobRow;
 use crate::error::{Error, Result};
-use crate::service::images;
+use crate::service::{images, secrets};
 use crate::store::blobs::{Blobs, OpenBlob, Segment};
 use crate::store::outbox::Outbox;
 
@@ -34,16 +37,31 @@ pub(super) async fn get(
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
     outbox: Option<Extension<Arc<Outbox>>>,
+    OriginalUri(uri): OriginalUri,
     method: Method,
     headers: HeaderMap,
 ) -> Reply {
     let export = async {
-        let entry = images::get(&app, &caller, &extract::prefix(&fingerprint)?)?;
+        let prefix = extract::prefix(&fingerprint)?;
+        let secret = Query::of(&uri).get(query::SECRET).map(str::to_owned);
+        let opened = secret.and_then(|secret| secrets::open(&app, &prefix, &secret));
+        let (entry, transfer) = match opened {
+            Some((entry, transfer)) => (entry, Some(transfer)),
+            None => (images::get(&app, &caller, &prefix)?, None),
+        };
         let body = Export::of(&app, &entry).await?;
         if method == Method::GET && entry.rootfs.is_none() {
             images::tell(&app, &caller, action::IMAGE_RETRIEVED, &entry.image.fingerprint, &[]);
         }
-        Ok::<_, Error>(body.respond(&app, &headers, outbox.map(|Extension(outbox)| outbox)))
+        let response = body.respond(&app, &headers, outbox.map(|Extension(outbox)| outbox));
+        Ok::<_, Error>(response.map(|body| match transfer {
+            None => body,
+            // The secret works as long as what it opened is on its way.
+            Some(transfer) => Body::new(body.map_frame(move |frame| {
+                let _ = &transfer;
+                frame
+            })),
+        }))
     };
     match export.await {
         Ok(response) => Reply::Raw(response),
@@ -63,7 +81,7 @@ struct Export {
 
 impl Export {
     async fn of(app: &App, entry: &Entry) -> Result<Self> {
-        let head = open(app, &entry.head.digest).await?;
+        let head = open(app, &entry.head).await?;
         let fingerprint = entry.image.fingerprint;
         let mut export = Self {
             segments: Vec::new(),
@@ -92,7 +110,7 @@ impl Export {
                     inline(part_head("", &boundary, "metadata", &meta)),
                     whole(head),
                     inline(part_head("\r\n", &boundary, part, &root)),
-                    whole(open(app, &rootfs.digest).await?),
+                    whole(open(app, rootfs).await?),
                     inline(format!("\r\n--{boundary}--\r\n")),
                 ];
             }
@@ -154,10 +172,16 @@ impl Export {
     }
 }
 
-async fn open(app: &App, digest: &Fingerprint) -> Result<OpenBlob> {
-    app.blobs.get(digest).await?.ok_or_else(|| {
-        Error::Internal(format!("the blob {digest} is missing; stop lxd-imaged and run its fsck"))
-    })
+/// Opens a blob that is what its record says, as far as can be seen without reading it.
+async fn open(app: &App, row: &BlobRow) -> Result<OpenBlob> {
+    let lost = |how: &str| {
+        Error::Internal(format!(
+            "the blob {} {how}; import the same image again, or stop lxd-imaged and run its fsck",
+            row.digest
+        ))
+    };
+    let blob = app.blobs.get(&row.digest).await?.ok_or_else(|| lost("is missing"))?;
+    if blob.has(row.size) { Ok(blob) } else { Err(lost("has not all its bytes")) }
 }
 
 fn whole(blob: OpenBlob) -> Segment {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::{HeaderMap, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use lxd_proto::config::parse_bool;
-use lxd_proto::fingerprint::Prefix;
+use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::Properties;
 use lxd_proto::routes::header as upload;
 use lxd_proto::routes::query;
@@ -37,7 +37,12 @@ impl<'a> Query<'a> {
 
     /// Whether objects are wanted instead of paths.
     pub(super) fn recursion(&self) -> bool {
-        self.get(query::RECURSION).and_then(|text| text.parse::<i64>().ok()).is_some_and(|n| n != 0)
+        self.flag(query::RECURSION)
+    }
+
+    /// Whether the value is a number other than zero.
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.get(key).and_then(|text| text.parse::<i64>().ok()).is_some_and(|n| n != 0)
     }
 }
 
@@ -106,6 +111,13 @@ fn upload_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>>
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
+/// The image that a server pushes, and the secret that allows it to.
+pub(super) fn push_token(headers: &HeaderMap) -> Option<(Fingerprint, Cow<'_, str>)> {
+    let secret = upload_header(headers, upload::SECRET).filter(|secret| !secret.is_empty())?;
+    let fingerprint = upload_header(headers, upload::FINGERPRINT)?.parse().ok()?;
+    Some((fingerprint, secret))
+}
+
 /// What the headers of an upload say about the image.
 pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
     let flag =
@@ -131,6 +143,7 @@ pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
         aliases,
         reuse: flag(upload::ALIAS_REUSE),
         verify: flag(upload::VERIFY),
+        push: None,
     })
 }
 

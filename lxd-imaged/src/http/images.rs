@@ -10,19 +10,22 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, header};
 use lxd_proto::filter::Filter;
-use lxd_proto::image::{ImagePatch, ImagePut, ImageSource, ImagesPost};
+use lxd_proto::image::{ImagePatch, ImagePut, ImagesPost};
+use lxd_proto::multipart::boundary_of;
 use lxd_proto::operation::Operation;
 use lxd_proto::{envelope, routes};
-use multer::Multipart;
 
 use super::Daemon;
 use super::extract::{self, Query};
+use super::form::Form;
 use super::reply::{self, Reply};
+use crate::acquire::Wish;
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::error::{Error, Result};
 use crate::service::images::{self, Page};
 use crate::service::upload::{Request, Upload};
+use crate::service::{secrets, sources};
 
 /// Bytes of one piece of a long list.
 const LIST_CHUNK: usize = 128 << 10;
@@ -64,7 +67,7 @@ fn page(query: &Query<'_>) -> Result<Page> {
                 .map_err(|_| Error::BadRequest(format!("limit: \"{text}\" is not a number")))?,
         ),
     };
-    Ok(Page { filter, after, limit })
+    Ok(Page { filter, after, limit, all_versions: query.flag(routes::query::ALL_VERSIONS) })
 }
 
 /// A list of images from their rendered objects: nothing is serialised again.
@@ -117,9 +120,15 @@ pub(super) async fn get(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
+    OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    let entry =
-        extract::prefix(&fingerprint).and_then(|prefix| images::get(&app, &caller, &prefix));
+    let entry = extract::prefix(&fingerprint).and_then(|prefix| {
+        let secret = Query::of(&uri).get(routes::query::SECRET).map(str::to_owned);
+        match secret.and_then(|secret| secrets::open(&app, &prefix, &secret)) {
+            Some((entry, _)) => Ok(entry),
+            None => images::get(&app, &caller, &prefix),
+        }
+    });
     match entry {
         Ok(entry) => Reply::Tagged(entry.json.to_string(), images::etag(&entry.image)),
         Err(error) => error.into(),
@@ -177,14 +186,18 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    if let Err(error) = caller.must_be_trusted() {
+    let push = match extract::push_token(&headers) {
+        Some((fingerprint, secret)) => secrets::claim_push(&app, &fingerprint, &secret),
+        None => None,
+    };
+    if let (None, Err(error)) = (&push, caller.must_be_trusted()) {
         return error.into();
     }
     let content_type = header_text(&headers, header::CONTENT_TYPE);
-    let boundary = multer::parse_boundary(content_type);
+    let boundary = boundary_of(content_type);
     let result = match boundary {
-        Ok(boundary) => split(app, caller, &headers, body, boundary).await,
-        Err(_) => unified_or_json(app, caller, &headers, body, content_type).await,
+        Some(boundary) => split(app, caller, &headers, push, body, boundary).await,
+        None => unified_or_json(app, caller, &headers, push, body, content_type).await,
     };
     result.into()
 }
@@ -197,22 +210,24 @@ async fn unified_or_json(
     app: Arc<App>,
     caller: Caller,
     headers: &HeaderMap,
+    push: Option<Wish>,
     body: Body,
     content_type: &str,
 ) -> Result<Operation> {
     let mut body = body.into_data_stream();
     let declared = content_type.starts_with("application/json");
     let (start, ended) = extract::in_time(beginning(&mut body, declared)).await??;
-    if declared || ended {
+    if push.is_none() && (declared || ended) {
         match extract::parse::<ImagesPost>(&start) {
-            Ok(post) => return from_elsewhere(post),
+            Ok(post) => return sources::create(&app, &caller, post),
             Err(error) if declared => return Err(error),
             // Bytes that begin like JSON and are none: an image after all.
             Err(_) => {}
         }
     }
     let length = header_text(headers, header::CONTENT_LENGTH).parse().ok();
-    let mut upload = Upload::new(app, caller, extract::upload_request(headers)?);
+    let request = Request { push, ..extract::upload_request(headers)? };
+    let mut upload = Upload::new(app, caller, request);
     let body = stream::iter([Ok(start.freeze())]).chain(bytes(body));
     upload.unified(body, length).await?;
     upload.into_operation()
@@ -246,21 +261,6 @@ async fn beginning(body: &mut BodyDataStream, declared: bool) -> Result<(BytesMu
     Ok((start, false))
 }
 
-/// Images that come from another server, a URL or an instance.
-fn from_elsewhere(post: ImagesPost) -> Result<Operation> {
-    let Some(ImageSource { kind, mode, .. }) = post.source else {
-        return Err(Error::BadRequest("the request names no source".into()));
-    };
-    let what = match (mode.as_str(), kind.as_str()) {
-        ("push", _) => "receiving an image that another server pushes",
-        (_, "image") => "copying an image from another server",
-        (_, "url") => "importing an image from a URL",
-        (_, "instance" | "container" | "virtual-machine" | "snapshot") => "publishing an instance",
-        _ => return Err(Error::InvalidImagesJson),
-    };
-    Err(Error::NotYet(what))
-}
-
 fn bytes(body: BodyDataStream) -> impl Stream<Item = Result<Bytes>> + Unpin {
     body.map(|item| item.map_err(|error| Error::Upload(error.to_string())))
 }
@@ -270,19 +270,20 @@ async fn split(
     app: Arc<App>,
     caller: Caller,
     headers: &HeaderMap,
+    push: Option<Wish>,
     body: Body,
     boundary: String,
 ) -> Result<Operation> {
-    let mut request: Request = extract::upload_request(headers)?;
+    let mut request = Request { push, ..extract::upload_request(headers)? };
     // LXD records the name of the rootfs part, whatever the header says.
     request.filename.clear();
     let mut upload = Upload::new(app, caller, request);
-    let mut multipart = Multipart::new(body.into_data_stream(), boundary);
+    let mut form = Form::new(body, &boundary)?;
     let mut index = 0;
-    while let Some(field) = multipart.next_field().await.map_err(broken)? {
-        let name = field.name().unwrap_or_default().to_owned();
-        let filename = field.file_name().unwrap_or_default().to_owned();
-        let content = field.map(|item| item.map_err(broken));
+    while let Some(head) = form.part().await? {
+        let name = head.name.unwrap_or_default();
+        let filename = head.filename.unwrap_or_default();
+        let content = form.content();
         match (index, name.as_str()) {
             (0, "metadata") => upload.metadata(content).await?,
             (1, "rootfs") => upload.rootfs(content, filename, false).await?,
@@ -299,8 +300,4 @@ async fn split(
         upload.refuse(Error::BadRequest("Invalid multipart image".into()));
     }
     upload.into_operation()
-}
-
-fn broken(error: multer::Error) -> Error {
-    Error::Upload(error.to_string())
 }

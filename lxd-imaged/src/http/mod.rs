@@ -1,10 +1,14 @@
 //! HTTP: every route of the API, each handler parses, calls a service and replies.
 
+mod access;
 mod aliases;
 mod builtin;
+mod certificates;
+mod copies;
 mod events;
 mod export;
 mod extract;
+mod form;
 mod images;
 mod internal;
 mod operations;
@@ -35,6 +39,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::OPERATION_WAIT.template(), get(operations::wait))
         .route(routes::OPERATION_WEBSOCKET.template(), get(operations::websocket))
         .route(routes::EVENTS.template(), get(events::listen))
+        .route(routes::CERTIFICATES.template(), get(certificates::list).post(certificates::create))
+        .route(
+            routes::CERTIFICATE.template(),
+            get(certificates::get)
+                .put(certificates::put)
+                .patch(certificates::patch)
+                .delete(certificates::delete),
+        )
         .route(routes::PROJECTS.template(), get(builtin::projects))
         .route(routes::PROJECT.template(), get(builtin::project))
         .route(routes::PROFILES.template(), get(builtin::profiles))
@@ -42,9 +54,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route(routes::STORAGE_POOLS.template(), get(builtin::pools))
         .route(routes::STORAGE_POOL.template(), get(builtin::pool))
         .route(routes::SHUTDOWN.template(), post(internal::shutdown))
-        .layer(middleware::from_fn(only_the_default_project))
-        .fallback(async || Reply::from(Error::NotFound("not found")))
+        .fallback(unknown)
         .method_not_allowed_fallback(async || Reply::not_implemented())
+        .layer(middleware::from_fn(only_the_default_project))
+        .layer(middleware::from_fn_with_state(app.clone(), access::admit))
+        .layer(middleware::from_fn_with_state(app.clone(), access::cross_origin))
         .with_state(app)
 }
 
@@ -55,7 +69,11 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
             routes::IMAGE.template(),
             get(images::get).put(images::put).patch(images::patch).delete(images::delete),
         )
-        .route(routes::IMAGE_EXPORT.template(), get(export::get))
+        .route(routes::IMAGE_EXPORT.template(), get(export::get).post(copies::push))
+        .route(routes::IMAGE_SECRET.template(), post(copies::secret))
+        .route(routes::IMAGE_REFRESH.template(), post(copies::refresh))
+        .route(routes::IMAGE_HISTORY.template(), get(copies::history))
+        .route(routes::IMAGE_ROLLBACK.template(), post(copies::rollback))
         .route(routes::ALIASES.template(), get(aliases::list).post(aliases::create))
         .route(
             // Everything behind `aliases/`: names hold slashes, encoded or not.
@@ -79,17 +97,46 @@ async fn once_loaded(State(app): Daemon, request: Request, next: Next) -> Respon
     }
 }
 
-/// There is one project; the path `/1.0/projects/NAME` says so by itself.
+/// There is one project; the path `/1.0/projects/NAME` says so by itself. What belongs to no
+/// project can be asked for with any.
 async fn only_the_default_project(request: Request, next: Next) -> Response {
     use axum::response::IntoResponse;
     let query = Query::of(request.uri());
     match query.get(routes::query::PROJECT) {
-        Some(name) if !name.is_empty() && name != lxd_proto::project::DEFAULT => {
+        Some(name)
+            if !name.is_empty()
+                && name != lxd_proto::project::DEFAULT
+                && !is_the_servers(request.uri().path()) =>
+        {
             let text = "Check if project has images: fetch project: Project not found";
             Reply::from(Error::NotFound(text)).into_response()
         }
         _ => next.run(request).await,
     }
+}
+
+/// Whether a path is about the server as a whole.
+fn is_the_servers(path: &str) -> bool {
+    let below = |route: routes::Route| {
+        let rest = path.strip_prefix(route.template());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    path == routes::API.template()
+        || [routes::CERTIFICATES, routes::PROJECTS, routes::STORAGE_POOLS].into_iter().any(below)
+}
+
+/// The answer to a path that no route knows.
+async fn unknown(request: Request) -> Reply {
+    const LATER: [&str; 4] = ["instances", "containers", "virtual-machines", "networks"];
+    let path = request.uri().path();
+    let below = path.strip_prefix(routes::API.template()).unwrap_or_default();
+    let first = below.trim_start_matches('/').split('/').next().unwrap_or_default();
+    Error::NotFound(if LATER.contains(&first) {
+        "not found: lxd-imaged serves images; instances and networks come with a later version"
+    } else {
+        "not found"
+    })
+    .into()
 }
 
 /// What handlers get of the daemon.

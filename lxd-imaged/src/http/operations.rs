@@ -12,9 +12,10 @@ use lxd_proto::routes;
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
-use crate::app::Caller;
+use crate::app::{App, Caller};
 use crate::error::{Error, Result};
 use crate::ops;
+use crate::service::secrets;
 
 /// Paths or objects, by status.
 pub(super) async fn list(
@@ -22,11 +23,13 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if let Err(error) = caller.must_be_trusted() {
+    if let Err(error) = caller.must_be_known() {
         return error.into();
     }
+    // What is going on, and the tokens in it, is not for clients that may only read.
+    let operations = if caller.is_trusted() { app.operations.all() } else { Vec::new() };
     let mut by_status: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
-    for operation in app.operations.all() {
+    for operation in operations {
         by_status.entry(operation.status.name().to_ascii_lowercase()).or_default().push(operation);
     }
     if Query::of(&uri).recursion() {
@@ -60,17 +63,26 @@ pub(super) async fn wait(
     Path(id): Path<String>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if let Err(error) = caller.must_be_trusted() {
-        return error.into();
-    }
     let waited = async {
-        let timeout = timeout(&Query::of(&uri))?;
+        let query = Query::of(&uri);
+        may_follow(&app, &caller, &id, &query)?;
+        let timeout = timeout(&query)?;
         app.operations.wait(&id, timeout).await
     };
     match waited.await {
         Ok(operation) => Reply::json(&operation),
         Err(error) => error.into(),
     }
+}
+
+/// Others than trusted clients need the secret that the operation's reply has told them. An
+/// operation that is not there is refused like one of others.
+fn may_follow(app: &App, caller: &Caller, id: &str, query: &Query<'_>) -> Result<()> {
+    let secret = query.get(routes::query::SECRET).unwrap_or_default();
+    if caller.is_trusted() || secrets::opens_wait(app, id, secret) {
+        return Ok(());
+    }
+    Err(Error::Forbidden)
 }
 
 /// Seconds; missing or negative means for ever.
@@ -106,8 +118,9 @@ pub(super) async fn websocket(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if let Err(error) = caller.must_be_trusted() {
+    if let Err(error) = may_follow(&app, &caller, &id, &Query::of(&uri)) {
         return error.into();
     }
     match app.operations.get(&id) {

@@ -80,19 +80,25 @@ impl From<Error> for Reply {
 /// The status of each error. No catch-all: a new error must decide.
 fn status(error: &Error) -> StatusCode {
     match error {
+        Error::Shared(error) => status(error),
+        Error::Origin { .. } => StatusCode::BAD_GATEWAY,
         Error::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
         Error::BadRequest(_) | Error::Config(_) | Error::Upload(_) | Error::Cancelled => {
             StatusCode::BAD_REQUEST
         }
-        Error::Forbidden => StatusCode::FORBIDDEN,
+        Error::Forbidden | Error::Refused(_) => StatusCode::FORBIDDEN,
+        Error::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
-        Error::AliasExists(_) | Error::ImageExists { .. } => StatusCode::CONFLICT,
+        Error::AliasExists(_) | Error::ImageExists { .. } | Error::CertificateExists => {
+            StatusCode::CONFLICT
+        }
         Error::EtagMismatch { .. } => StatusCode::PRECONDITION_FAILED,
         Error::ShuttingDown | Error::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
         Error::FingerprintMismatch { .. } | Error::Format(_) => StatusCode::BAD_REQUEST,
-        // LXD answers 500 for the first five, and clients show the text.
+        // LXD answers 500 for the first six, and clients show the text.
         Error::Ambiguous
+        | Error::AmbiguousCertificate
         | Error::Filter(_)
         | Error::NoWebsocket
         | Error::EventType(_)

@@ -1,5 +1,7 @@
 //! `/` and `/1.0`.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -37,7 +39,14 @@ pub(super) async fn get(
         auth_methods: vec!["tls".into()],
         environment: None,
     };
+    if caller.must_be_known().is_err() {
+        return Reply::json(&server);
+    }
+    server.auth = "trusted".into();
+    server.environment = Some(environment(&app));
     if !caller.is_trusted() {
+        // Nothing to see; without a map, `lxc config set` crashes before it is refused.
+        server.config = Some(BTreeMap::new());
         return Reply::json(&server);
     }
     let mut config = settings::shown(&app);
@@ -48,8 +57,6 @@ pub(super) async fn get(
         }
     }
     server.config = Some(config);
-    server.auth = "trusted".into();
-    server.environment = Some(environment(&app));
     Reply::tagged(&server, settings::etag(&app))
 }
 
@@ -60,6 +67,7 @@ fn is_lxd(headers: &HeaderMap) -> bool {
 
 fn environment(app: &App) -> Environment {
     let uname = rustix::system::uname();
+    let identity = app.identity.get();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let native = Architecture::host();
     let architectures = native.map_or_else(Vec::new, |native| {
@@ -71,10 +79,10 @@ fn environment(app: &App) -> Environment {
     let (os_name, os_version) = os_release();
     let storage = StorageDriver { name: "dir".into(), version: "1".into(), remote: false };
     Environment {
-        addresses: Vec::new(),
+        addresses: app.network.addresses(),
         architectures,
-        certificate: app.identity.certificate.clone(),
-        certificate_fingerprint: app.identity.fingerprint.to_string(),
+        certificate: identity.certificate.clone(),
+        certificate_fingerprint: identity.fingerprint.to_string(),
         driver: "lxc".into(),
         driver_version: SPOKEN_VERSION.into(),
         firewall: String::new(),
@@ -89,7 +97,7 @@ fn environment(app: &App) -> Environment {
         server: "lxd".into(),
         server_clustered: false,
         server_event_mode: "full-mesh".into(),
-        server_name: app.identity.name.clone(),
+        server_name: identity.name.clone(),
         server_pid: std::process::id(),
         server_version: SPOKEN_VERSION.into(),
         storage: storage.name.clone(),

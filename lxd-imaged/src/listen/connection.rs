@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::app::Caller;
+use crate::app::{Caller, Client};
 use crate::store::outbox::Outbox;
 
 /// How long a client may take to send the head of a request.
@@ -30,6 +30,8 @@ const LAST_REPLY: Duration = Duration::from_secs(5);
 pub(super) struct Peer {
     /// Who is there.
     pub(super) caller: Caller,
+    /// What they showed, on the network; who they are is then found out for each request.
+    pub(super) client: Option<Arc<Client>>,
     /// Where file ranges are queued, if the connection can send them by itself.
     pub(super) outbox: Option<Arc<Outbox>>,
 }
@@ -41,6 +43,9 @@ where
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.caller.clone());
+        if let Some(client) = &peer.client {
+            request.extensions_mut().insert(client.clone());
+        }
         if let Some(outbox) = &peer.outbox {
             request.extensions_mut().insert(outbox.clone());
         }

@@ -76,7 +76,8 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: Cancellatio
         match accepted {
             Ok((stream, _)) => {
                 let outbox = Outbox::new();
-                let peer = Peer { caller: caller(&stream), outbox: Some(outbox.clone()) };
+                let peer =
+                    Peer { caller: caller(&stream), client: None, outbox: Some(outbox.clone()) };
                 let stream = Sending::new(stream, outbox);
                 let (router, shutdown) = (router.clone(), shutdown.clone());
                 connections.spawn(Eager::new(async move {

@@ -74,6 +74,11 @@ impl Events {
         Listener { queue }
     }
 
+    /// Whether anyone may be listening.
+    pub fn has_listeners(&self) -> bool {
+        !self.listeners.lock().is_empty()
+    }
+
     /// An operation changed.
     pub fn operation(&self, operation: &Operation) {
         self.send(EventType::Operation, operation, operation.status.is_final());

@@ -27,7 +27,9 @@ impl LogEvents {
 
 impl<S: Subscriber> Layer<S> for LogEvents {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let Some(events) = self.events.get() else { return };
+        let Some(events) = self.events.get().filter(|events| events.has_listeners()) else {
+            return;
+        };
         let mut line = Line::default();
         event.record(&mut line);
         let level = match *event.metadata().level() {

@@ -25,6 +25,8 @@ use events::Events;
 
 /// Operations that may be known at once, finished ones of the last seconds included.
 const MAX_OPERATIONS: usize = 10_000;
+/// Tokens that may wait for their use at once. They do not expire.
+const MAX_TOKENS: usize = 2_000;
 
 /// No operation has this id (any more).
 const OPERATION_NOT_FOUND: Error = Error::NotFound("Operation not found");
@@ -41,6 +43,17 @@ pub struct About {
     pub resources: Option<BTreeMap<String, Vec<String>>>,
     /// Whether it can be cancelled.
     pub may_cancel: bool,
+    /// What it tells from its start.
+    pub metadata: Option<Metadata>,
+}
+
+impl About {
+    /// Something that is being done about one image.
+    pub fn image(description: &'static str, fingerprint: &impl ToString) -> Self {
+        let path = routes::IMAGE.url(&[&fingerprint.to_string()]);
+        let resources = Some([("images".to_owned(), vec![path])].into());
+        Self { description, resources, ..Self::default() }
+    }
 }
 
 /// Why an operation failed, with what it can say all the same.
@@ -108,6 +121,20 @@ impl Context {
         self.entry.cancel.clone()
     }
 
+    /// Says whether the operation can be cancelled from now on.
+    pub fn may_cancel(&self, may_cancel: bool) {
+        self.operations.update(&self.entry, |operation| operation.may_cancel = may_cancel);
+    }
+
+    /// Shows progress under `key` with the numbers behind it.
+    pub fn transfer(&self, key: &str, text: String, numbers: Value) {
+        self.operations.update(&self.entry, |operation| {
+            let metadata = operation.metadata.get_or_insert_default();
+            metadata.insert(key.to_owned(), text.into());
+            metadata.insert("progress".to_owned(), numbers);
+        });
+    }
+
     /// Shows progress under `key`, which must end in `_progress`; LXD's client needs a string.
     pub fn progress(&self, key: &str, text: String) {
         self.operations.update(&self.entry, |operation| {
@@ -128,17 +155,47 @@ impl Operations {
         F: Future<Output = Result<Option<Metadata>, Failure>> + Send + 'static,
         W: FnOnce(Context) -> F,
     {
+        let (id, entry) = self.begin(about, OperationClass::Task)?;
+        let running = entry.state.borrow().clone();
+        let work = work(Context { operations: self.clone(), entry: entry.clone() });
+        let operations = self.clone();
+        self.tasks.spawn(async move {
+            let outcome = work.await;
+            operations.finish(&entry, outcome);
+            operations.forget_later(id);
+        });
+        Ok(running)
+    }
+
+    /// Starts an operation that does nothing but stand for a secret until it is cancelled, be it
+    /// by its use or by a person.
+    pub fn token(self: &Arc<Self>, about: About) -> Result<Operation> {
+        let waiting = |entry: &&Arc<Entry>| {
+            let operation = entry.state.borrow();
+            operation.class == OperationClass::Token && !operation.status.is_final()
+        };
+        if self.entries.lock().values().filter(waiting).count() >= MAX_TOKENS {
+            return Err(Error::TooMany("unused tokens"));
+        }
+        let about = About { may_cancel: true, ..about };
+        let (_, entry) = self.begin(about, OperationClass::Token)?;
+        let running = entry.state.borrow().clone();
+        Ok(running)
+    }
+
+    /// Registers an operation and sets it running.
+    fn begin(&self, about: About, class: OperationClass) -> Result<(String, Arc<Entry>)> {
         let now = Timestamp::now();
         let operation = Operation {
             id: Uuid::new_v4().to_string(),
-            class: OperationClass::Task,
+            class,
             description: about.description.to_owned(),
             created_at: now,
             updated_at: now,
             status: OperationStatus::Pending,
             status_code: OperationStatus::Pending.code(),
             resources: about.resources,
-            metadata: None,
+            metadata: about.metadata,
             may_cancel: about.may_cancel,
             err: String::new(),
             location: "none".into(),
@@ -157,20 +214,17 @@ impl Operations {
         }
         self.events.operation(&operation);
         self.set_status(&entry, OperationStatus::Running);
-        let running = entry.state.borrow().clone();
-        let work = work(Context { operations: self.clone(), entry: entry.clone() });
+        Ok((id, entry))
+    }
+
+    /// Forgets a finished operation when nobody needs it any more.
+    fn forget_later(self: &Arc<Self>, id: String) {
         let operations = self.clone();
-        self.tasks.spawn(async move {
-            let outcome = work.await;
-            operations.finish(&entry, outcome);
-            let forget = operations.clone();
-            // Not tracked: waiting for the end of work must not wait for this.
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(KEPT_SECONDS)).await;
-                forget.entries.lock().remove(&id);
-            });
+        // Not tracked: waiting for the end of work must not wait for this.
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(KEPT_SECONDS)).await;
+            operations.entries.lock().remove(&id);
         });
-        Ok(running)
     }
 
     fn finish(&self, entry: &Entry, outcome: Result<Option<Metadata>, Failure>) {
@@ -181,11 +235,14 @@ impl Operations {
                     OperationStatus::Success
                 }
                 Err(Failure { error, metadata }) => {
+                    let what = &operation.description;
+                    tracing::debug!(operation = %operation.id, what, %error, "an operation failed");
                     operation.metadata = metadata;
                     operation.err = error.to_string();
-                    match error {
-                        Error::Cancelled => OperationStatus::Cancelled,
-                        _ => OperationStatus::Failure,
+                    if error.is_cancelled() {
+                        OperationStatus::Cancelled
+                    } else {
+                        OperationStatus::Failure
                     }
                 }
             };
@@ -245,20 +302,33 @@ impl Operations {
     }
 
     /// Asks the operation to stop.
-    pub fn cancel(&self, id: &str) -> Result<()> {
+    pub fn cancel(self: &Arc<Self>, id: &str) -> Result<()> {
         let entry = self.entry(id)?;
-        let (status, may_cancel) = {
-            let operation = entry.state.borrow();
-            (operation.status, operation.may_cancel)
-        };
-        if status != OperationStatus::Running {
-            return Err(Error::BadRequest("Only running operations can be cancelled".into()));
+        // Looked at and changed under one lock: a token is used once, by whoever cancels it.
+        let mut refused = None;
+        entry.state.send_if_modified(|operation| {
+            if operation.status != OperationStatus::Running {
+                refused = Some("Only running operations can be cancelled");
+            } else if !operation.may_cancel {
+                refused = Some("This operation can't be cancelled");
+            } else {
+                operation.status = OperationStatus::Cancelling;
+                operation.status_code = operation.status.code();
+                operation.updated_at = Timestamp::now();
+                self.events.operation(operation);
+            }
+            refused.is_none()
+        });
+        if let Some(why) = refused {
+            return Err(Error::BadRequest(why.into()));
         }
-        if !may_cancel {
-            return Err(Error::BadRequest("This operation can't be cancelled".into()));
-        }
-        self.set_status(&entry, OperationStatus::Cancelling);
         entry.cancel.cancel();
+        let class = entry.state.borrow().class;
+        if class == OperationClass::Token {
+            // Nothing runs that could notice.
+            self.set_status(&entry, OperationStatus::Cancelled);
+            self.forget_later(id.to_owned());
+        }
         Ok(())
     }
 

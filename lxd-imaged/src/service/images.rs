@@ -12,6 +12,7 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::lineage;
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -27,11 +28,17 @@ pub struct Page {
     pub after: Option<Fingerprint>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// Versions that others have replaced too.
+    pub all_versions: bool,
 }
 
 /// The images of a page, by fingerprint, as far as the caller may see them.
 pub fn list(app: &App, caller: &Caller, page: &Page) -> Vec<Arc<Entry>> {
-    let mut images = app.catalog.images(caller.viewer, page.after);
+    let mut images = if page.all_versions {
+        app.catalog.versions(caller.viewer, page.after)
+    } else {
+        app.catalog.images(caller.viewer, page.after)
+    };
     if !page.filter.is_empty() {
         images.retain(|entry| page.filter.matches(&entry.image));
     }
@@ -157,7 +164,8 @@ pub fn stored(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
-fn known_profiles(profiles: Option<Vec<String>>) -> Result<Vec<String>> {
+/// The profiles of a request; there is only the default one.
+pub fn known_profiles(profiles: Option<Vec<String>>) -> Result<Vec<String>> {
     let profiles = profiles.unwrap_or_else(|| vec![profile::DEFAULT.to_owned()]);
     match profiles.iter().find(|name| *name != profile::DEFAULT) {
         None => Ok(profiles.into_iter().take(1).collect()),
@@ -168,12 +176,7 @@ fn known_profiles(profiles: Option<Vec<String>>) -> Result<Vec<String>> {
 /// Deletes an image with its aliases and files, as an operation.
 pub fn delete(app: &Arc<App>, caller: &Caller, prefix: &Prefix) -> Result<Operation> {
     let fingerprint = get(app, caller, prefix)?.image.fingerprint;
-    let path = routes::IMAGE.url(&[&fingerprint.to_string()]);
-    let about = About {
-        description: description::IMAGE_DELETE,
-        resources: Some([("images".to_owned(), vec![path])].into()),
-        may_cancel: false,
-    };
+    let about = About::image(description::IMAGE_DELETE, &fingerprint);
     let (task, caller) = (app.clone(), caller.clone());
     app.operations.spawn(about, async move |_| {
         remove(&task, &caller, &fingerprint).await?;
@@ -181,9 +184,21 @@ pub fn delete(app: &Arc<App>, caller: &Caller, prefix: &Prefix) -> Result<Operat
     })
 }
 
-/// Rows first, then bytes: a crash in between leaves garbage, never a row without its file.
-async fn remove(app: &App, caller: &Caller, fingerprint: &Fingerprint) -> Result<()> {
+/// Deletes an image, and with a current one the versions that it replaced.
+pub async fn remove(app: &App, caller: &Caller, fingerprint: &Fingerprint) -> Result<()> {
     let entry = app.catalog.get(fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND)?;
+    remove_one(app, caller, &entry).await?;
+    if entry.is_current() {
+        for replaced in lineage::replaced(app, &entry) {
+            remove_one(app, caller, &replaced).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows first, then bytes: a crash in between leaves garbage, never a row without its file.
+async fn remove_one(app: &App, caller: &Caller, entry: &Entry) -> Result<()> {
+    let fingerprint = &entry.image.fingerprint;
     app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
     app.db.commit(Change::Delete(*fingerprint)).await?;
     if let Some(check) = app.pending_checks.lock().remove(fingerprint) {
@@ -206,5 +221,6 @@ pub fn tell(
     context: &[(&str, &str)],
 ) {
     let source = routes::IMAGE.url(&[&fingerprint.to_string()]);
+    tracing::debug!(image = %fingerprint, by = caller.requestor.username, "{action}");
     app.events.lifecycle(action, source, context, Some(&caller.requestor));
 }

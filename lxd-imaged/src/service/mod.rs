@@ -1,7 +1,15 @@
 //! What the daemon does, without HTTP: each function is a use case over the store.
 
 pub mod aliases;
+pub mod guesses;
 pub mod images;
+pub mod join;
+pub mod lineage;
+pub mod password;
+pub mod push;
+pub mod secrets;
 pub mod settings;
+pub mod sources;
+pub mod trust;
 pub mod upload;
 pub mod verify;

@@ -2,22 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::{digest, pbkdf2, rand};
 use lxd_proto::config::{self, ConfigError, Kind, Wanted};
 use lxd_proto::event::action;
 use lxd_proto::routes;
 use serde_json::Value;
 
 use super::images::{check_etag, hash};
+use super::password;
 use crate::app::{App, Caller};
 use crate::db::Change;
 use crate::error::{Error, Result};
+use crate::network::Move;
 
-/// Rounds of the password hash.
-const ROUNDS: std::num::NonZeroU32 = match std::num::NonZeroU32::new(210_000) {
-    Some(rounds) => rounds,
-    None => std::num::NonZeroU32::MIN,
-};
+/// Values to set, and keys (`None`) to put back to their default.
+type Changes = BTreeMap<String, Option<String>>;
 
 /// The configuration as it is shown: a set secret is `true`.
 pub fn shown(app: &App) -> BTreeMap<String, Value> {
@@ -49,7 +47,7 @@ pub async fn update(
     let _one_at_a_time = app.edits.lock().await;
     check_etag(given, &etag(app))?;
     let current = app.catalog.config();
-    let mut changes = BTreeMap::new();
+    let mut changes = Changes::new();
     if replace {
         for name in current.keys().filter(|name| !wanted.contains_key(*name)) {
             changes.insert(name.clone(), None);
@@ -65,25 +63,44 @@ pub async fn update(
             changes.insert(name, value);
         }
     }
-    if let Some(Some(address)) = changes.get(config::HTTPS_ADDRESS) {
-        return Err(not_yet(address));
-    }
     if changes.is_empty() {
         return Ok(());
     }
-    app.db.commit(Change::Config(changes)).await?;
+    let moved = bind(app, &changes).await?;
+    match (app.db.commit(Change::Config(changes)).await, moved) {
+        (Ok(()), None) => {}
+        (Ok(()), Some(moved)) => app.network.settle(moved),
+        (Err(error), moved) => {
+            if let Some(moved) = moved {
+                app.network.undo(moved);
+            }
+            return Err(error);
+        }
+    }
     let source = routes::API.url(&[]);
     app.events.lifecycle(action::CONFIG_UPDATED, source, &[], Some(&caller.requestor));
     Ok(())
 }
 
-/// This version listens on its unix socket only.
-fn not_yet(address: &str) -> Error {
-    Error::Config(ConfigError::Value {
-        key: config::HTTPS_ADDRESS.into(),
-        value: address.into(),
-        reason: "not yet: this version serves its unix socket only".into(),
-    })
+/// Opens the network listener that is configured, if any; goes on until it is open.
+pub async fn listen(app: &App) {
+    if let Some(address) = app.catalog.config().remove(config::HTTPS_ADDRESS) {
+        app.network.open(&address).await;
+    }
+}
+
+/// Binds what `core.https_address` becomes, before anything is stored.
+async fn bind(app: &App, changes: &Changes) -> Result<Option<Move>> {
+    let Some(wanted) = changes.get(config::HTTPS_ADDRESS) else { return Ok(None) };
+    let address = wanted.as_deref().unwrap_or_default();
+    match app.network.prepare(address).await {
+        Ok(prepared) => Ok(Some(prepared)),
+        Err(error) => Err(Error::Config(ConfigError::Value {
+            key: config::HTTPS_ADDRESS.into(),
+            value: address.into(),
+            reason: format!("cannot listen there: {error}"),
+        })),
+    }
 }
 
 /// The value as it is kept: secrets only as a hash.
@@ -91,26 +108,6 @@ async fn stored(name: &str, value: String) -> Result<String> {
     if config::lookup(name).is_none_or(|key| key.kind != Kind::Secret) {
         return Ok(value);
     }
-    let hashed = tokio::task::spawn_blocking(move || hash_password(&value)).await;
+    let hashed = tokio::task::spawn_blocking(move || password::hash(&value)).await;
     hashed.map_err(|error| Error::Internal(error.to_string()))?
-}
-
-fn hash_password(password: &str) -> Result<String> {
-    let mut salt = [0; 16];
-    rand::fill(&mut salt).map_err(|_| Error::Internal("no randomness for a password".into()))?;
-    let mut hash = [0; digest::SHA256_OUTPUT_LEN];
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salt, password.as_bytes(), &mut hash);
-    Ok(format!("pbkdf2-sha256${ROUNDS}${}${}", hex::encode(salt), hex::encode(hash)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_never_kept_as_it_is() {
-        let (first, second) = (hash_password("secret").unwrap(), hash_password("secret").unwrap());
-        assert!(!first.contains("secret"));
-        assert_ne!(first, second, "each hash has its own salt");
-    }
 }

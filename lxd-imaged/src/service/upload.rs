@@ -20,8 +20,10 @@ use lxd_proto::operation::{Operation, description};
 use lxd_proto::{profile, time};
 use sha2::{Digest, Sha256};
 
-use super::{aliases, images, verify};
+use super::{aliases, images, secrets, verify};
+use crate::acquire::{self, Wish};
 use crate::app::{App, Caller};
+use crate::catalog::Entry;
 use crate::db::{BlobRow, Change, NewImage};
 use crate::error::{Error, Result};
 use crate::ops::{About, image_metadata};
@@ -51,6 +53,8 @@ pub struct Request {
     pub reuse: bool,
     /// Answer only after the deep check.
     pub verify: bool,
+    /// What was asked for when the push of this image was announced; it wins over the rest.
+    pub push: Option<Wish>,
 }
 
 /// An image that is being received.
@@ -167,8 +171,9 @@ impl Upload {
     /// Records the image, as an operation.
     pub fn into_operation(self) -> Result<Operation> {
         let app = self.app.clone();
+        let pushed = self.request.push.is_some();
         let about = About { description: description::IMAGE_DOWNLOAD, ..About::default() };
-        app.operations.spawn(about, async move |_| {
+        let mut operation = app.operations.spawn(about, async move |_| {
             let pending: Vec<_> =
                 self.parts.iter().filter_map(|part| part.pending.clone()).collect();
             let recorded = self.record().await;
@@ -178,7 +183,12 @@ impl Upload {
             }
             let (fingerprint, size) = recorded?;
             Ok(Some(image_metadata(&fingerprint, size)))
-        })
+        })?;
+        if pushed {
+            // Whoever pushes need not be trusted, and wants to know how it ended.
+            secrets::let_wait(&app, &mut operation)?;
+        }
+        Ok(operation)
     }
 
     async fn record(mut self) -> Result<(Fingerprint, u64)> {
@@ -187,7 +197,12 @@ impl Upload {
         }
         let image = self.image()?;
         let (fingerprint, size) = (image.fingerprint, image.size);
-        if self.app.catalog.get(&fingerprint).is_some() {
+        if let Some(entry) = self.app.catalog.get(&fingerprint) {
+            self.heal(&entry).await?;
+            if let Some(wish) = &self.request.push {
+                acquire::adopt(&self.app, &fingerprint, wish).await?;
+                return Ok((fingerprint, size));
+            }
             return Err(Error::ImageExists { fingerprint, size });
         }
         let rows: Vec<BlobRow> = self.parts.iter().map(row).collect();
@@ -203,6 +218,34 @@ impl Upload {
         Ok((fingerprint, size))
     }
 
+    /// Puts files back that the image has lost, now that the same have come again.
+    async fn heal(&mut self, entry: &Entry) -> Result<()> {
+        let mut healed = Vec::new();
+        let mut pending = None;
+        for part in std::mem::take(&mut self.parts) {
+            let lost = match entry.blobs().find(|row| row.digest == part.digest) {
+                Some(row) => !self.app.blobs.is_whole(&row.digest, row.size).await?,
+                None => false,
+            };
+            if lost {
+                pending = pending.or_else(|| part.pending.clone());
+                healed.push(self.app.blobs.place(part).await?);
+            }
+        }
+        if healed.is_empty() {
+            return Ok(());
+        }
+        self.app.blobs.flush().await?;
+        healed.into_iter().for_each(Hold::recorded);
+        let fingerprint = entry.image.fingerprint;
+        tracing::warn!(image = %fingerprint, "a lost file of an image was put back by an import");
+        match pending {
+            Some(check) => verify::follow(&self.app, fingerprint, check),
+            None => self.app.db.commit(Change::Verified(fingerprint, Verified::Yes)).await?,
+        }
+        Ok(())
+    }
+
     /// Bytes before rows: the files are in place and flushed when the row is written.
     async fn commit(&mut self, image: Image, rows: &[BlobRow]) -> Result<()> {
         let (fingerprint, kind) = (image.fingerprint, image.kind);
@@ -214,13 +257,22 @@ impl Upload {
         let [head, rest @ ..] = rows else {
             return Err(Error::Internal("an image without files".into()));
         };
-        let names = std::mem::take(&mut self.request.aliases);
+        let mut image = image;
+        let mut aliases: Vec<(AliasName, String)> =
+            self.request.aliases.drain(..).map(|name| (name, String::new())).collect();
+        if let Some(wish) = self.request.push.take() {
+            acquire::apply(&self.app, &mut image, &wish);
+            aliases.extend(wish.aliases);
+        }
+        let names: Vec<AliasName> = aliases.iter().map(|(name, _)| name.clone()).collect();
         let new = NewImage {
             image,
             head: head.clone(),
             rootfs: rest.first().cloned(),
-            aliases: names.clone(),
+            aliases,
             reuse: self.request.reuse,
+            origin: None,
+            adopt: false,
         };
         let existed: Vec<bool> = names
             .iter()
@@ -282,6 +334,7 @@ impl Upload {
             last_used_at: time::zero(),
             uploaded_at: images::stored(Timestamp::now()),
             verified: if pending { Verified::Pending } else { Verified::Yes },
+            refresh: None,
         })
     }
 

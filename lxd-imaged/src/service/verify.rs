@@ -34,7 +34,7 @@ pub fn follow(app: &Arc<App>, fingerprint: Fingerprint, check: Arc<Check>) {
 
 /// Starts the deep checks again that a restart has cut off.
 pub async fn resume(app: &Arc<App>) {
-    for entry in app.catalog.images(Viewer::Trusted, None) {
+    for entry in app.catalog.versions(Viewer::Trusted, None) {
         if entry.image.verified == Verified::Pending
             && let Err(error) = recheck(app, &entry).await
         {

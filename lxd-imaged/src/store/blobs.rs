@@ -11,12 +11,13 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::{Stream, StreamExt};
 use lxd_proto::fingerprint::Fingerprint;
 use object_store::local::LocalFileSystem;
@@ -27,8 +28,12 @@ use rustix::io::ReadWriteFlags;
 
 use super::buffers::{Buffers, Transfer};
 use super::outbox::{self, Outbox};
+use super::recent::Recent;
 use super::spool::Spooled;
 use crate::error::{Error, Result};
+
+/// Bytes of a body that is sent in one piece, if they need not be waited for.
+const SHORT: usize = 64 << 10;
 
 /// All finished files.
 #[derive(Debug)]
@@ -40,6 +45,7 @@ pub struct Blobs {
     unsettled: PathBuf,
     holds: Mutex<HashMap<Fingerprint, usize>>,
     buffers: Arc<Buffers>,
+    recent: Recent,
 }
 
 /// Keeps a blob from being removed until it is recorded, or given up.
@@ -93,6 +99,7 @@ impl Blobs {
             unsettled,
             holds: Mutex::default(),
             buffers: Buffers::new(),
+            recent: Recent::default(),
         }))
     }
 
@@ -108,6 +115,8 @@ impl Blobs {
                 Error::io(format!("cannot move a file to {}", path.display()), error)
             })?;
             spooled.path.moved();
+            // The file that was open under this name is another one now.
+            blobs.recent.forget(&spooled.digest);
             Ok(hold)
         });
         moved.await.map_err(|error| Error::Internal(error.to_string()))?
@@ -183,7 +192,11 @@ impl Blobs {
             if holds.contains_key(&digest) {
                 return Ok(());
             }
-            if !used(&digest)
+            let unused = !used(&digest);
+            if unused {
+                blobs.recent.forget(&digest);
+            }
+            if unused
                 && let Err(error) = fs::remove_file(blobs.path(&digest))
                 && error.kind() != io::ErrorKind::NotFound
             {
@@ -200,6 +213,15 @@ impl Blobs {
 
     /// Opens a blob; `None` if it is not there.
     pub async fn get(&self, digest: &Fingerprint) -> Result<Option<OpenBlob>> {
+        let (mut recent, mut removals) = self.recent.get(digest);
+        if let Some(blob) = recent.take() {
+            if blob.is_named() {
+                return Ok(Some(blob));
+            }
+            // Another file is in its place, or none.
+            self.recent.forget(digest);
+            removals = self.recent.get(digest).1;
+        }
         let got = match self.store.get(&Key::from(digest.to_string())).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             other => other.map_err(|error| storage(&self.root, error))?,
@@ -207,12 +229,19 @@ impl Blobs {
         let (size, modified) = (got.meta.size, got.meta.last_modified.into());
         match got.payload {
             GetResultPayload::File(file, _) => {
-                Ok(Some(OpenBlob { file: Arc::new(file), size, modified }))
+                let blob = OpenBlob { file: Arc::new(file), size, modified };
+                self.recent.keep(*digest, &blob, removals);
+                Ok(Some(blob))
             }
             GetResultPayload::Stream(_) => {
                 Err(Error::Internal("the blob store is not a directory".into()))
             }
         }
+    }
+
+    /// Whether a blob is there with all its `size` bytes.
+    pub async fn is_whole(&self, digest: &Fingerprint, size: u64) -> Result<bool> {
+        Ok(self.get(digest).await?.is_some_and(|blob| blob.has(size)))
     }
 
     /// Where a blob is on this machine.
@@ -242,6 +271,16 @@ impl Blobs {
 
     /// The bytes of several ranges, one after the other, read ahead by one chunk.
     pub fn read(
+        &self,
+        segments: Vec<Segment>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        match at_hand(&segments) {
+            Some(bytes) => Either::Left(futures_util::stream::iter([Ok(bytes)])),
+            None => Either::Right(self.read_chunks(segments)),
+        }
+    }
+
+    fn read_chunks(
         &self,
         segments: Vec<Segment>,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
@@ -311,6 +350,30 @@ impl Segment {
     }
 }
 
+/// A short body whose bytes are all in the page cache: read where we are, sent in one piece.
+fn at_hand(segments: &[Segment]) -> Option<Bytes> {
+    let length: u64 = segments.iter().map(Segment::len).sum();
+    let length = usize::try_from(length).ok().filter(|length| *length <= SHORT)?;
+    let mut all = vec![0; length];
+    let mut rest = all.as_mut_slice();
+    for segment in segments {
+        let (part, after) = rest.split_at_mut(usize::try_from(segment.len()).ok()?);
+        rest = after;
+        match segment {
+            Segment::Inline(bytes) => part.copy_from_slice(bytes),
+            Segment::Blob(blob, range) => {
+                let mut buffers = [IoSliceMut::new(part)];
+                let (file, flags) = (&blob.file, ReadWriteFlags::NOWAIT);
+                let read = rustix::io::preadv2(file, &mut buffers, range.start, flags);
+                if read.ok()? as u64 != segment.len() {
+                    return None;
+                }
+            }
+        }
+    }
+    Some(all.into())
+}
+
 struct Reader {
     segments: std::collections::VecDeque<Segment>,
     transfer: Arc<Transfer>,
@@ -348,6 +411,16 @@ impl Reader {
 }
 
 impl OpenBlob {
+    /// Whether the file still has a name: nobody has removed it, or put another in its place.
+    fn is_named(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() > 0)
+    }
+
+    /// Whether the file has so many bytes, also if someone has cut it since it was opened.
+    pub fn has(&self, size: u64) -> bool {
+        self.size == size && self.file.metadata().is_ok_and(|file| file.len() == size)
+    }
+
     /// Reads a range into the page cache unless it is there, so that sending it does not wait
     /// for the disk on a thread that serves others.
     async fn bring_in(&self, range: &Range<u64>) -> io::Result<()> {

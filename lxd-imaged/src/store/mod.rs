@@ -7,5 +7,7 @@ pub mod buffers;
 pub mod checks;
 mod combined;
 pub mod outbox;
+pub mod partial;
+mod recent;
 pub mod spool;
 mod writeback;

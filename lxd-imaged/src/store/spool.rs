@@ -52,24 +52,33 @@ pub struct Spooled {
     pub pending: Option<Arc<Check>>,
 }
 
-/// Removes the file when dropped, unless it has moved.
+/// Removes the file when dropped, unless it has moved or is kept for another try.
 #[derive(Debug)]
-pub(super) struct SpoolPath(Option<PathBuf>);
+pub(super) struct SpoolPath {
+    path: Option<PathBuf>,
+    kept: bool,
+}
 
 impl SpoolPath {
+    /// A file that goes with its last user; `kept` lets it stay.
+    pub(super) fn new(path: PathBuf, kept: bool) -> Self {
+        Self { path: Some(path), kept }
+    }
+
     pub(super) fn path(&self) -> &Path {
-        self.0.as_deref().unwrap_or(Path::new(""))
+        self.path.as_deref().unwrap_or(Path::new(""))
     }
 
     /// The file is somewhere else now.
     pub(super) fn moved(&mut self) {
-        self.0 = None;
+        self.path = None;
     }
 }
 
 impl Drop for SpoolPath {
     fn drop(&mut self) {
-        if let Some(path) = &self.0
+        if let Some(path) = &self.path
+            && !self.kept
             && let Err(error) = fs::remove_file(path)
         {
             tracing::warn!(path = %path.display(), %error, "cannot remove a spool file");
@@ -78,11 +87,11 @@ impl Drop for SpoolPath {
 }
 
 /// What one chunk after the other passes through.
-struct Writer {
-    file: Arc<File>,
-    hash: Sha256,
-    written: u64,
-    written_back: u64,
+pub(super) struct Writer {
+    pub(super) file: Arc<File>,
+    pub(super) hash: Sha256,
+    pub(super) written: u64,
+    pub(super) written_back: u64,
 }
 
 impl Writer {
@@ -153,33 +162,49 @@ impl Spools {
             .open(&path)
             .map_err(|error| Error::io(what(), error))?;
         let file = Arc::new(file);
-        let spool_path = SpoolPath(Some(path));
+        let spool_path = SpoolPath::new(path, false);
         if let Some(length) = length {
-            reserve(&file, length)?;
+            reserve(&file, 0, length)?;
         }
-        let writer =
-            Writer { file: file.clone(), hash: Sha256::new(), written: 0, written_back: 0 };
-        Ok(Spool {
-            path: spool_path,
+        let writer = Writer { file, hash: Sha256::new(), written: 0, written_back: 0 };
+        Ok(self.spool(role, spool_path, writer, combined))
+    }
+
+    /// A spool that goes on where `writer` and `combined` are.
+    pub(super) fn spool(
+        &self,
+        role: Role,
+        path: SpoolPath,
+        writer: Writer,
+        combined: Option<Sha256>,
+    ) -> Spool {
+        let check = self.checks.begin(role, writer.file.clone());
+        let received = writer.written;
+        if received > 0 {
+            check.written(received);
+        }
+        Spool {
+            path,
             writer: Some(Box::new(writer)),
             writing: None,
             combined: combined.map(|hash| Combined::new(hash, self.hashers.clone())),
             blocks: false,
             buffer: Vec::new(),
             transfer: self.buffers.transfer(),
-            check: self.checks.begin(role, file),
+            check,
             accepted: false,
-            received: 0,
+            received,
             turn: TURN,
-        })
+        }
     }
 }
 
 /// What a tmpfs calls itself (statfs(2)).
 const TMPFS: i64 = 0x0102_1994;
 
-/// Whether `length` more bytes fit; some file systems cannot reserve, so both are asked.
-fn reserve(file: &File, length: u64) -> Result<()> {
+/// Whether `length` more bytes fit behind `offset`; some file systems cannot reserve, so both are
+/// asked.
+pub(super) fn reserve(file: &File, offset: u64, length: u64) -> Result<()> {
     use rustix::fs::{FallocateFlags, fallocate, fstatfs, fstatvfs};
     let no_space = || Error::NoSpace(format!("the image needs {length} bytes"));
     if let Ok(space) = fstatvfs(file)
@@ -194,7 +219,7 @@ fn reserve(file: &File, length: u64) -> Result<()> {
         // It would fill the pages with zeros first, and the space is asked above.
         return Ok(());
     }
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(no_space()),
         _ => Ok(()),
     }
@@ -263,6 +288,15 @@ impl Spool {
         self.check.refused()
     }
 
+    /// Leaves everything received so far in the file, and no reserved space beyond it.
+    fn keep_what_came(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        let kept = writer.write(&self.buffer).and_then(|()| writer.file.set_len(writer.written));
+        if let Err(error) = kept {
+            tracing::warn!(path = %self.path.path().display(), %error, "cannot keep a partial file whole");
+        }
+    }
+
     /// Waits for the write that runs, if any.
     async fn settle(&mut self) -> Result<()> {
         if let Some(writing) = self.writing.take() {
@@ -300,7 +334,7 @@ impl Spool {
         flushed.map_err(|error| Error::io("cannot flush the image file", error))?;
         self.accepted = true;
         let spooled = Spooled {
-            path: std::mem::replace(&mut self.path, SpoolPath(None)),
+            path: std::mem::replace(&mut self.path, SpoolPath { path: None, kept: false }),
             digest: Fingerprint::from_bytes(writer.hash.finalize().into()),
             size,
             findings,
@@ -314,6 +348,9 @@ impl Drop for Spool {
     fn drop(&mut self) {
         if !self.accepted {
             self.check.abandon();
+            if self.path.kept {
+                self.keep_what_came();
+            }
         }
     }
 }

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message, http};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use url::Url;
 
 use crate::client::LxdClient;
-use crate::client::transport::{IDLE, IDLE_SECONDS, deepest};
+use crate::client::transport::Request;
+use crate::envelope::Envelope;
 use crate::event::{Event, EventType};
+use crate::net::{Stream, deepest};
 use crate::remote::{Error, Result};
 use crate::routes::{self, query};
 
@@ -24,8 +27,9 @@ const MAX_EVENT: usize = 16 << 20;
 
 /// A running subscription. Dropping it ends it.
 pub struct EventStream {
-    socket: WebSocketStream<UnixStream>,
+    socket: WebSocketStream<Box<dyn Stream>>,
     endpoint: String,
+    idle: Duration,
 }
 
 impl fmt::Debug for EventStream {
@@ -39,24 +43,54 @@ impl LxdClient {
     pub async fn events(&self, types: &[EventType]) -> Result<EventStream> {
         let endpoint = self.transport.endpoint();
         let broke = |reason| Error::Transport { endpoint: endpoint.clone(), reason };
-        let stream = UnixStream::connect(&*self.transport.socket)
-            .await
-            .map_err(|source| Error::Connect { endpoint: endpoint.clone(), source })?;
-        let mut url = format!("ws://unix.socket{}", routes::EVENTS.url(&[]));
+        let stream = self.transport.connect().await?.stream;
+        let mut request = Request::get(routes::EVENTS.url(&[]));
         if !types.is_empty() {
             let names: Vec<_> = types.iter().map(|kind| kind.as_str()).collect();
-            url = format!("{url}?{}={}", query::TYPE, names.join(","));
+            request = request.query(query::TYPE, names.join(","));
         }
+        let url = self.transport.url(&request);
+        let handshake = self.handshake(&url).map_err(|error| broke(deepest(&error)))?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_EVENT))
             .max_frame_size(Some(MAX_EVENT));
-        let handshake = client_async_with_config(url, stream, Some(config));
-        match timeout(IDLE, handshake).await {
-            Ok(Ok((socket, _))) => Ok(EventStream { socket, endpoint }),
+        let idle = self.transport.idle();
+        let handshake = client_async_with_config(handshake, stream, Some(config));
+        match timeout(idle, handshake).await {
+            Ok(Ok((socket, _))) => Ok(EventStream { socket, endpoint, idle }),
+            Ok(Err(tungstenite::Error::Http(answer))) => Err(refused(&answer)),
             Ok(Err(error)) => Err(broke(deepest(&error))),
             Err(_) => Err(self.transport.silent()),
         }
     }
+
+    fn handshake(&self, url: &Url) -> Result<http::Request<()>, http::Error> {
+        let host = url.authority();
+        let path = url.path();
+        let target = url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        // Only the path of this URI is used: the connection stands already.
+        let mut request = http::Request::get(format!("ws://{host}{target}"))
+            .header(http::header::HOST, host)
+            .header(http::header::CONNECTION, "Upgrade")
+            .header(http::header::UPGRADE, "websocket")
+            .header(http::header::SEC_WEBSOCKET_VERSION, "13")
+            .header(http::header::SEC_WEBSOCKET_KEY, generate_key());
+        if let Some(user_agent) = self.transport.user_agent() {
+            request = request.header(http::header::USER_AGENT, user_agent);
+        }
+        request.body(())
+    }
+}
+
+/// The server answered, but not with a websocket.
+fn refused(answer: &http::Response<Option<Vec<u8>>>) -> Error {
+    let status = answer.status();
+    let body = answer.body().as_deref().unwrap_or_default();
+    let message = match serde_json::from_slice::<Envelope>(body) {
+        Ok(envelope) if !envelope.error.is_empty() => envelope.error,
+        _ => format!("the subscription to events was answered with {status}"),
+    };
+    Error::Api { status: status.as_u16(), message }
 }
 
 impl EventStream {
@@ -66,9 +100,9 @@ impl EventStream {
         loop {
             let message = match timeout_at(Instant::now() + PING_EVERY, self.socket.next()).await {
                 Ok(message) => message,
-                Err(_) if heard.elapsed() > IDLE => {
-                    let endpoint = self.endpoint.clone();
-                    return Err(Error::Silent { endpoint, seconds: IDLE_SECONDS });
+                Err(_) if heard.elapsed() > self.idle.max(PING_EVERY) => {
+                    let (endpoint, seconds) = (self.endpoint.clone(), self.idle.as_secs());
+                    return Err(Error::Silent { endpoint, seconds });
                 }
                 Err(_) => {
                     let ping = self.socket.send(Message::Ping(Bytes::new())).await;
@@ -94,7 +128,7 @@ impl EventStream {
         })
     }
 
-    fn broke(&self, error: &dyn std::error::Error) -> Error {
+    fn broke(&self, error: &(dyn std::error::Error + 'static)) -> Error {
         Error::Transport { endpoint: self.endpoint.clone(), reason: deepest(error) }
     }
 }

@@ -6,7 +6,7 @@ use crate::client::LxdClient;
 use crate::client::server::Tagged;
 use crate::client::transport::Request;
 use crate::fingerprint::{Fingerprint, Prefix};
-use crate::image::{Image, ImagePatch, ImagePut};
+use crate::image::{Image, ImageExportPost, ImagePatch, ImagePut, ImageVersion, ImagesPost};
 use crate::operation::Operation;
 use crate::remote::{Error, Result, Secret};
 use crate::routes::{self, query};
@@ -20,6 +20,8 @@ pub struct ListOptions {
     pub limit: Option<usize>,
     /// Only those whose fingerprint sorts after this one; only our own daemon knows it.
     pub after: Option<Fingerprint>,
+    /// Replaced versions too; only our own daemon knows it.
+    pub all_versions: bool,
 }
 
 impl LxdClient {
@@ -35,7 +37,12 @@ impl LxdClient {
         if let Some(after) = options.after {
             request = request.query(query::AFTER, after.to_string());
         }
-        self.transport.ask(request).await?.parse()
+        if options.all_versions {
+            request = request.query(query::ALL_VERSIONS, "1");
+        }
+        // Go's LXD answers with null where there is nothing.
+        let images: Option<Vec<Image>> = self.transport.ask(request).await?.parse()?;
+        Ok(images.unwrap_or_default())
     }
 
     /// The image whose fingerprint begins with `id`.
@@ -85,6 +92,44 @@ impl LxdClient {
     pub async fn delete_image(&self, fingerprint: &Fingerprint) -> Result<Operation> {
         let path = routes::IMAGE.url(&[&fingerprint.to_string()]);
         self.transport.ask(Request::new(Method::DELETE, path)).await?.operation()
+    }
+
+    /// Starts to make an image from `body.source`: a copy from another server, an image behind a
+    /// URL, or (mode `push`) a token for an upload by somebody else. Wait for the operation; a
+    /// token's metadata has the `secret`.
+    pub async fn create_image_from(&self, body: &ImagesPost) -> Result<Operation> {
+        let request = Request::new(Method::POST, routes::IMAGES.url(&[]));
+        self.transport.tell(request, body).await?.operation()
+    }
+
+    /// Starts to push an image to another server; wait for the operation.
+    pub async fn export_to(
+        &self,
+        fingerprint: &Fingerprint,
+        body: &ImageExportPost,
+    ) -> Result<Operation> {
+        let path = routes::IMAGE_EXPORT.url(&[&fingerprint.to_string()]);
+        self.transport.tell(Request::new(Method::POST, path), body).await?.operation()
+    }
+
+    /// Starts to update an image from its source; wait for the operation, whose metadata has
+    /// `refreshed`.
+    pub async fn refresh_image(&self, fingerprint: &Fingerprint) -> Result<Operation> {
+        let path = routes::IMAGE_REFRESH.url(&[&fingerprint.to_string()]);
+        self.transport.ask(Request::new(Method::POST, path)).await?.operation()
+    }
+
+    /// The versions of an image, newest first; only our own daemon knows it.
+    pub async fn image_history(&self, fingerprint: &Fingerprint) -> Result<Vec<ImageVersion>> {
+        let path = routes::IMAGE_HISTORY.url(&[&fingerprint.to_string()]);
+        self.transport.ask(Request::get(path)).await?.parse()
+    }
+
+    /// The version before takes the aliases back, or, when `fingerprint` is a replaced version,
+    /// that one; only our own daemon knows it. Returns the image that is current now.
+    pub async fn rollback_image(&self, fingerprint: &Fingerprint) -> Result<Image> {
+        let path = routes::IMAGE_ROLLBACK.url(&[&fingerprint.to_string()]);
+        self.transport.ask(Request::new(Method::POST, path)).await?.parse()
     }
 
     /// A one-time secret with which a stranger may fetch a private image.

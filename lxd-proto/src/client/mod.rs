@@ -1,6 +1,7 @@
-//! `LxdClient`: the LXD protocol from the client's side, over a unix socket.
+//! `LxdClient`: the LXD protocol from the client's side, over a unix socket or HTTPS.
 
 mod aliases;
+mod certificates;
 mod events;
 mod export;
 mod images;
@@ -13,16 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use url::Url;
 
 use crate::alias::AliasEntry;
 use crate::filter::Filter;
 use crate::fingerprint::{Fingerprint, Prefix};
 use crate::image::Image;
+use crate::net::{self, Access};
 use crate::remote::{Fetch, Protocol, Remote, RemoteSpec, Secret, Sink, Want};
 
 use transport::Transport;
 
 pub use crate::remote::{Error, Result};
+pub use certificates::WaitingToken;
 pub use events::EventStream;
 pub use images::ListOptions;
 pub use server::Tagged;
@@ -37,33 +41,56 @@ pub struct LxdClient {
 }
 
 impl LxdClient {
-    /// The server that `spec` describes.
+    /// The server that `spec` describes. A pinned certificate in it is the only one that is
+    /// taken; otherwise an authority must vouch for the server.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for another protocol than LXD's, and for addresses other than
-    /// `unix://`.
-    pub fn new(spec: RemoteSpec) -> Result<Self> {
+    /// [`Error::Unsupported`] for another protocol than LXD's, [`Error::Address`] for an address
+    /// that is neither `unix://` nor `https://`.
+    pub fn new(spec: RemoteSpec, access: &Access) -> Result<Self> {
         if spec.protocol != Protocol::Lxd {
             return Err(Error::Unsupported(format!(
                 "{} speaks {}, not LXD's protocol",
                 spec.address, spec.protocol
             )));
         }
-        let Some(path) = socket_path(&spec.address) else {
-            return Err(Error::Unsupported(format!(
-                "{}: only servers on this machine (unix:///PATH) can be reached so far; \
-                 the network comes with the next release",
-                spec.address
-            )));
+        let transport = if let Some(path) = socket_path(&spec.address) {
+            Transport::unix(path, &spec.project, &access.user_agent)?
+        } else {
+            let base = https_url(&spec.address)?;
+            Transport::https(base, &spec.certificate, &spec.project, access)?
         };
-        let transport = Transport::unix(path, &spec.project)?;
         Ok(Self { spec: Arc::new(spec), transport })
     }
 
     /// The server behind the unix socket at `path`.
     pub fn unix(path: &Path) -> Result<Self> {
-        Self::new(RemoteSpec::unix(path))
+        let spec = RemoteSpec::unix(path);
+        let user_agent = concat!("lxd-cli/", env!("CARGO_PKG_VERSION"));
+        let transport = Transport::unix(path.to_owned(), "", user_agent)?;
+        Ok(Self { spec: Arc::new(spec), transport })
     }
+}
+
+/// The base of an LXD server's URLs. Nothing is ever sent in the clear.
+fn https_url(address: &str) -> Result<Url> {
+    let url = net::parse(address)?;
+    if url.scheme() == "https" {
+        Ok(url)
+    } else {
+        let reason = "LXD servers are reached by https:// only".to_owned();
+        Err(Error::Address { address: address.to_owned(), reason })
+    }
+}
+
+/// The aliases that an image's description names.
+fn entries_of(image: &Image) -> impl Iterator<Item = AliasEntry> {
+    image.aliases.iter().map(|alias| AliasEntry {
+        description: alias.description.clone(),
+        target: image.fingerprint,
+        name: alias.name.clone(),
+        kind: image.kind,
+    })
 }
 
 /// The path in `unix:///PATH`, `unix:/PATH` or `/PATH`.
@@ -93,7 +120,16 @@ impl Remote for LxdClient {
     }
 
     async fn aliases(&self) -> Result<Vec<AliasEntry>> {
-        self.list_aliases().await
+        match self.list_aliases().await {
+            // LXD lists aliases for those it trusts only, but shows strangers those of each image.
+            Err(Error::Api { status: 403, .. }) => {
+                let images = self.list_images(&ListOptions::default()).await?;
+                let mut entries: Vec<_> = images.iter().flat_map(entries_of).collect();
+                entries.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok(entries)
+            }
+            listed => listed,
+        }
     }
 
     async fn alias(&self, name: &str, want: &Want) -> Result<AliasEntry> {
@@ -108,7 +144,7 @@ impl Remote for LxdClient {
         self.create_secret(fingerprint).await.map(Some)
     }
 
-    async fn fetch(&self, image: &Image, request: &Fetch, sink: &mut dyn Sink) -> Result<()> {
+    async fn download(&self, image: &Image, request: &Fetch, sink: &mut dyn Sink) -> Result<()> {
         self.export(image, request, sink).await
     }
 }

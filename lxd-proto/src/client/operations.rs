@@ -7,11 +7,14 @@ use reqwest::Method;
 use tokio::time::timeout;
 
 use crate::client::LxdClient;
-use crate::client::transport::{IDLE, Request};
+use crate::client::transport::Request;
 use crate::operation::Operation;
-use crate::remote::{Error, Result};
+use crate::remote::{Error, Result, Secret};
 use crate::routes::{self, query};
 use crate::status::OperationStatus;
+
+/// How long one request waits for the end of an operation.
+const WAIT_SECONDS: u64 = 30;
 
 impl LxdClient {
     /// All operations of the server, grouped by status in the order of the statuses' names.
@@ -38,10 +41,30 @@ impl LxdClient {
     pub async fn wait_operation(&self, id: &str, seconds: u64) -> Result<Operation> {
         let request = Request::get(routes::OPERATION_WAIT.url(&[id]))
             .query(query::TIMEOUT, seconds.to_string());
-        let patience = IDLE + Duration::from_secs(seconds);
+        let patience = self.transport.idle() + Duration::from_secs(seconds);
         match timeout(patience, self.transport.ask(request)).await {
             Ok(reply) => reply?.parse(),
             Err(_) => Err(self.transport.silent()),
+        }
+    }
+
+    /// Waits for the end of an operation of a server that need not trust us: the secret is in the
+    /// answer that created it. Failure of the operation is not an error here.
+    pub async fn wait_with_secret(&self, id: &str, secret: Option<&Secret>) -> Result<Operation> {
+        loop {
+            let mut request = Request::get(routes::OPERATION_WAIT.url(&[id]))
+                .query(query::TIMEOUT, WAIT_SECONDS.to_string());
+            if let Some(secret) = secret {
+                request = request.query(query::SECRET, secret.expose());
+            }
+            let patience = self.transport.idle() + Duration::from_secs(WAIT_SECONDS);
+            let operation: Operation = match timeout(patience, self.transport.ask(request)).await {
+                Ok(reply) => reply?.parse()?,
+                Err(_) => return Err(self.transport.silent()),
+            };
+            if operation.status.is_final() {
+                return Ok(operation);
+            }
         }
     }
 

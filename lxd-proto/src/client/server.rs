@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use reqwest::Method;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::client::LxdClient;
 use crate::client::transport::{RawReply, Request};
 use crate::remote::{Error, Result};
-use crate::routes;
+use crate::routes::{self, query};
 use crate::server::{Server, ServerPut};
 
 /// A value with the tag of the version that was read.
@@ -18,6 +19,12 @@ pub struct Tagged<T> {
     pub value: T,
     /// For `If-Match`; servers give none to strangers.
     pub etag: Option<String>,
+}
+
+/// What is needed of a project: servers differ in the rest.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 impl LxdClient {
@@ -46,6 +53,13 @@ impl LxdClient {
         etag: Option<&str>,
     ) -> Result<()> {
         self.send_config(Method::PATCH, config, etag).await
+    }
+
+    /// The names of the projects that we may see.
+    pub async fn list_projects(&self) -> Result<Vec<String>> {
+        let request = Request::get(routes::PROJECTS.url(&[])).query(query::RECURSION, "1");
+        let projects: Option<Vec<Named>> = self.transport.ask(request).await?.parse()?;
+        Ok(projects.unwrap_or_default().into_iter().map(|project| project.name).collect())
     }
 
     async fn send_config(

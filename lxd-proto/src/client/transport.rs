@@ -1,25 +1,23 @@
 //! Requests and replies: connections, envelopes, and giving up on silent peers.
 
-use std::error::Error as StdError;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, LOCATION};
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, IF_MATCH, LOCATION};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use url::Url;
 
 use crate::envelope::{Envelope, Kind};
+use crate::net::{Access, Connection, Http, dial, dial_socket, parse};
 use crate::operation::Operation;
 use crate::remote::{Error, Result};
 use crate::routes::query;
 
-/// After so many seconds without a byte a peer counts as gone.
+/// After so many seconds without a byte a peer counts as gone, unless [`Access`] says otherwise.
 pub const IDLE_SECONDS: u64 = 60;
-pub(super) const IDLE: Duration = Duration::from_secs(IDLE_SECONDS);
 
 /// The largest JSON answer that is read, in bytes: far above 100,000 images.
 const MAX_JSON: usize = 256 << 20;
@@ -29,9 +27,17 @@ const UNIX_HOST: &str = "http://unix.socket";
 /// A way to one server.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
-    http: reqwest::Client,
-    pub(super) socket: Arc<PathBuf>,
+    pub(super) http: Http,
+    base: Arc<Url>,
+    way: Way,
     project: Arc<str>,
+}
+
+/// How a connection of our own making gets there.
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(Arc<PathBuf>),
+    Network { access: Arc<Access>, certificate: Arc<str> },
 }
 
 /// One request without its body.
@@ -80,41 +86,77 @@ pub struct RawReply {
     pub location: Option<String>,
     /// The `Content-Type` header.
     pub content_type: String,
+    /// The `Date` header: the server's clock.
+    pub date: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Transport {
-    pub(super) fn unix(socket: PathBuf, project: &str) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .unix_socket(socket.clone())
-            // No TLS on a socket: loading the system's authorities would cost every start.
-            .tls_certs_only([])
-            .no_proxy()
-            .user_agent(concat!("lxd-cli/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::Transport {
-                endpoint: socket.display().to_string(),
-                reason: deepest(&error),
-            })?;
-        Ok(Self { http, socket: Arc::new(socket), project: project.into() })
+    pub(super) fn unix(socket: PathBuf, project: &str, user_agent: &str) -> Result<Self> {
+        let http = Http::socket(&socket, user_agent)?;
+        let base = Arc::new(parse(UNIX_HOST)?);
+        Ok(Self { http, base, way: Way::Socket(Arc::new(socket)), project: project.into() })
+    }
+
+    pub(super) fn https(
+        base: Url,
+        certificate: &str,
+        project: &str,
+        access: &Access,
+    ) -> Result<Self> {
+        let http = Http::new(access, certificate)?;
+        let way =
+            Way::Network { access: Arc::new(access.clone()), certificate: certificate.into() };
+        Ok(Self { http, base: Arc::new(base), way, project: project.into() })
     }
 
     /// What messages call the peer.
     pub(super) fn endpoint(&self) -> String {
-        self.socket.display().to_string()
+        self.http.endpoint(&self.base)
+    }
+
+    /// A connection for what is no plain request.
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        match &self.way {
+            Way::Socket(path) => dial_socket(path).await,
+            Way::Network { access, certificate } => dial(&self.base, access, certificate).await,
+        }
+    }
+
+    /// The `User-Agent` header where it is not sent by itself.
+    pub(super) fn user_agent(&self) -> Option<&str> {
+        match &self.way {
+            Way::Socket(_) => None,
+            Way::Network { access, .. } => Some(&access.user_agent),
+        }
+    }
+
+    /// Where a request goes.
+    pub(super) fn url(&self, request: &Request<'_>) -> Url {
+        let mut url = Url::clone(&self.base);
+        let (path, query) = match request.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.path.as_str(), None),
+        };
+        url.set_path(path);
+        url.set_query(query);
+        let project = (!self.project.is_empty()).then_some((query::PROJECT, &*self.project));
+        let mut pairs = request
+            .query
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .chain(project)
+            .peekable();
+        if pairs.peek().is_some() {
+            url.query_pairs_mut().extend_pairs(pairs);
+        }
+        url
     }
 
     /// The request, to which a body may be added.
     pub(super) fn prepare(&self, request: &Request<'_>) -> RequestBuilder {
-        let url = format!("{UNIX_HOST}{}", request.path);
-        let mut builder = self.http.request(request.method.clone(), url);
-        if !request.query.is_empty() {
-            builder = builder.query(&request.query);
-        }
-        if !self.project.is_empty() {
-            builder = builder.query(&[(query::PROJECT, &*self.project)]);
-        }
+        let builder = self.http.request(request.method.clone(), self.url(request));
         match request.if_match {
             Some(etag) => builder.header(IF_MATCH, etag),
             None => builder,
@@ -123,17 +165,18 @@ impl Transport {
 
     /// Sends a request without a body or with a small one.
     pub(super) async fn send(&self, builder: RequestBuilder) -> Result<Response> {
-        match timeout(IDLE, builder.send()).await {
-            Ok(sent) => sent.map_err(|error| self.failed(&error)),
-            Err(_) => Err(self.silent()),
-        }
+        self.http.send(&self.base, builder).await
     }
 
     /// A request and its envelope.
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Reply> {
         let what = what(&request);
-        let response = self.send(self.prepare(&request)).await?;
-        self.reply(what, response).await
+        let mut sent = self.send(self.prepare(&request)).await;
+        // A connection that was kept may have been closed by the server in the same moment.
+        if request.method == Method::GET && matches!(sent, Err(Error::Transport { .. })) {
+            sent = self.send(self.prepare(&request)).await;
+        }
+        self.reply(what, sent?).await
     }
 
     /// A request with a JSON body and its envelope.
@@ -155,7 +198,8 @@ impl Transport {
             status: response.status().as_u16(),
             location: text(LOCATION.as_str()),
             content_type: text(CONTENT_TYPE.as_str()).unwrap_or_default(),
-            body: self.body(response).await?,
+            date: text(DATE.as_str()),
+            body: self.body(response).await?.into(),
         })
     }
 
@@ -178,39 +222,21 @@ impl Transport {
         Ok(Reply { envelope, etag, what })
     }
 
-    /// The whole body, bounded.
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
-            if body.len() + chunk.len() > MAX_JSON {
-                let reason = format!("the answer is larger than {MAX_JSON} bytes");
-                return Err(Error::Decode { what: self.endpoint(), reason });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// The next piece of a body.
-    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
-        match timeout(IDLE, response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| self.failed(&error)),
-            Err(_) => Err(self.silent()),
-        }
+    async fn body(&self, response: Response) -> Result<Bytes> {
+        self.http.body(response, MAX_JSON).await
     }
 
     pub(super) fn silent(&self) -> Error {
-        Error::Silent { endpoint: self.endpoint(), seconds: IDLE_SECONDS }
+        self.http.silent(&self.base)
     }
 
     pub(super) fn failed(&self, error: &reqwest::Error) -> Error {
-        let endpoint = self.endpoint();
-        if error.is_connect()
-            && let Some(source) = io_cause(error)
-        {
-            return Error::Connect { endpoint, source };
-        }
-        Error::Transport { endpoint, reason: deepest(error) }
+        self.http.failed(&self.base, error)
+    }
+
+    /// How long a silent peer is waited for.
+    pub(super) fn idle(&self) -> std::time::Duration {
+        self.http.limits().idle
     }
 }
 
@@ -238,29 +264,4 @@ fn what(request: &Request<'_>) -> String {
 
 pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned())
-}
-
-/// The operating system's error at the bottom of `error`, if there is one.
-fn io_cause(error: &reqwest::Error) -> Option<io::Error> {
-    let mut cause = error.source();
-    let mut found = None;
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            found = Some(match io.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => io::Error::new(io.kind(), io.to_string()),
-            });
-        }
-        cause = error.source();
-    }
-    found
-}
-
-/// The innermost reason: the layers above only say that a request failed.
-pub(super) fn deepest(error: &dyn StdError) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -15,11 +15,11 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use crate::client::LxdClient;
-use crate::client::transport::{IDLE, Request, Transport};
+use crate::client::transport::{Request, Transport};
 use crate::fingerprint::Fingerprint;
 use crate::image::{InstanceType, Properties};
 use crate::operation::Operation;
-use crate::remote::{Progress, Result};
+use crate::remote::{Progress, Result, Secret};
 use crate::routes::{self, header};
 
 /// Bytes handed to the connection at a time.
@@ -71,6 +71,8 @@ pub struct UploadOptions {
     pub properties: Properties,
     /// The server refuses bytes that are another image.
     pub fingerprint: Option<Fingerprint>,
+    /// Of a token that expects this image; lets a stranger upload it.
+    pub secret: Option<Secret>,
     /// Names that appear together with the image; only where the server has
     /// [`crate::extensions::ALIAS_REUSE`].
     pub aliases: Vec<String>,
@@ -119,7 +121,7 @@ async fn watched(transport: &Transport, builder: RequestBuilder, feed: &Feed) ->
     loop {
         tokio::select! {
             sent = &mut send => return sent.map_err(|error| transport.failed(&error)),
-            () = tokio::time::sleep(IDLE) => {
+            () = tokio::time::sleep(transport.idle()) => {
                 let now = feed.progress.done();
                 if now == seen && !feed.reading.load(Ordering::Relaxed) {
                     return Err(transport.silent());
@@ -133,12 +135,14 @@ async fn watched(transport: &Transport, builder: RequestBuilder, feed: &Feed) ->
 fn headers(options: &UploadOptions, filename: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut set = |name: &str, value: &str| {
-        let name = format!("{}{name}", header::PREFIXES[0]);
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::try_from(name), HeaderValue::try_from(value.into_bytes()))
-        {
-            headers.insert(name, value);
+        // Each server looks at the names it knows.
+        for prefix in header::PREFIXES {
+            let name = HeaderName::try_from(format!("{prefix}{name}"));
+            let value = HeaderValue::try_from(value.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.insert(name, value);
+            }
         }
     };
     if !filename.is_empty() {
@@ -152,6 +156,9 @@ fn headers(options: &UploadOptions, filename: &str) -> HeaderMap {
     }
     if let Some(fingerprint) = options.fingerprint {
         set(header::FINGERPRINT, &fingerprint.to_string());
+    }
+    if let Some(secret) = &options.secret {
+        set(header::SECRET, secret.expose());
     }
     if !options.aliases.is_empty() {
         set(header::ALIASES, &encoded(options.aliases.iter().map(|name| ("alias", name))));

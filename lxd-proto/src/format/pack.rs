@@ -40,15 +40,6 @@ pub enum PackError {
         /// Which part.
         part: &'static str,
     },
-    /// There is something that belongs to no image.
-    #[error(
-        "{} doesn't belong in an image: only metadata.yaml, templates/, rootfs/ and rootfs.img do",
-        path.display()
-    )]
-    Unexpected {
-        /// What.
-        path: PathBuf,
-    },
     /// A file's length was not what it was before.
     #[error("{} changed while it was read; try again when nothing writes to it", path.display())]
     Changed {
@@ -62,7 +53,9 @@ pub enum PackError {
 ///
 /// Equal directories give equal bytes, on any machine: entries are in order of their names, owners
 /// are numbers, no time is later than the image's `creation_date`, and the compressors don't let
-/// the number of cores show. Extended attributes, hard links and devices are kept, sockets are not.
+/// the number of cores show. Extended attributes, hard links and devices are kept.
+///
+/// Returns what was left out: sockets, and whatever lies beside the parts of the image.
 ///
 /// # Errors
 /// See [`PackError`]; a wrong `level` is a [`PackError::Write`].
@@ -71,7 +64,7 @@ pub fn pack_directory(
     compression: Compression,
     level: Option<u32>,
     out: &mut dyn Write,
-) -> Result<(), PackError> {
+) -> Result<Vec<PathBuf>, PackError> {
     let metadata_file = dir.join("metadata.yaml");
     let metadata = match fs::read(&metadata_file) {
         Ok(yaml) => Metadata::parse(&yaml)?,
@@ -80,18 +73,17 @@ pub fn pack_directory(
         }
         Err(source) => return Err(PackError::Read { path: metadata_file, source }),
     };
-    let names = sorted_names(dir)?;
-    for name in &names {
-        if !matches!(&name[..], b"metadata.yaml" | b"templates" | b"rootfs" | b"rootfs.img") {
-            return Err(PackError::Unexpected { path: join(dir, name) });
-        }
-    }
+    let (names, others): (Vec<_>, Vec<_>) = sorted_names(dir)?.into_iter().partition(|name| {
+        matches!(&name[..], b"metadata.yaml" | b"templates" | b"rootfs" | b"rootfs.img")
+    });
     if !names.iter().any(|name| name.starts_with(b"rootfs")) {
         return Err(PackError::Missing { dir: dir.into(), part: "rootfs/" });
     }
     let out = Compressor::new(compression, level, out).map_err(PackError::Write)?;
     let newest = u64::try_from(metadata.creation_date).unwrap_or_default();
-    let mut packer = Packer { out, newest, linked: HashMap::new(), buffer: vec![0; COPY] };
+    let left_out = others.iter().map(|name| join(dir, name)).collect();
+    let linked = HashMap::new();
+    let mut packer = Packer { out, newest, linked, left_out, buffer: vec![0; COPY] };
     for name in names {
         packer.add(&join(dir, &name), &name)?;
     }
@@ -107,6 +99,8 @@ struct Packer<W: Write> {
     newest: u64,
     /// The first names of files that have several.
     linked: HashMap<(u64, u64), Vec<u8>>,
+    /// What does not go in.
+    left_out: Vec<PathBuf>,
     buffer: Vec<u8>,
 }
 
@@ -117,6 +111,7 @@ impl<W: Write> Packer<W> {
         let metadata = fs::symlink_metadata(path).map_err(read)?;
         let kind = metadata.file_type();
         if kind.is_socket() {
+            self.left_out.push(path.into());
             return Ok(());
         }
         // Metadata and templates must be files of their own.
@@ -174,9 +169,10 @@ impl<W: Write> Packer<W> {
         self.out.write_all(bytes).map_err(PackError::Write)
     }
 
-    fn finish(mut self) -> Result<(), PackError> {
+    fn finish(mut self) -> Result<Vec<PathBuf>, PackError> {
         self.write(&[0; 1024])?;
-        self.out.finish().map_err(PackError::Write)?.flush().map_err(PackError::Write)
+        self.out.finish().map_err(PackError::Write)?.flush().map_err(PackError::Write)?;
+        Ok(self.left_out)
     }
 }
 

@@ -31,6 +31,22 @@ pub enum Error {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// The server's certificate is not to be trusted, or TLS failed otherwise.
+    #[error("cannot trust {endpoint}: {reason}")]
+    Tls {
+        /// URL.
+        endpoint: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// This is no address of a server.
+    #[error("\"{address}\" is no address of a server: {reason}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
     /// The connection broke in the middle.
     #[error("the connection to {endpoint} broke: {reason}")]
     Transport {
@@ -62,6 +78,20 @@ pub enum Error {
         expected: Fingerprint,
         /// What the bytes hash to.
         got: Fingerprint,
+    },
+    /// The server sends more than it should, or something of another length than it should.
+    #[error("{what}: {reason}")]
+    Size {
+        /// Which answer.
+        what: String,
+        /// Announced, expected and received.
+        reason: String,
+    },
+    /// The file at the server is not the one it was when the download began.
+    #[error("{what} has changed at the server during the download; start again")]
+    Changed {
+        /// Which file.
+        what: String,
     },
     /// A local file or stream failed.
     #[error("{what}: {source}")]

@@ -1,12 +1,17 @@
 //! The `Remote` trait: the one way to any image server, whatever protocol it speaks.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+mod fetch;
 mod progress;
 mod resolve;
 mod spec;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +24,7 @@ use crate::fingerprint::{Fingerprint, Prefix};
 use crate::image::{Image, InstanceType};
 
 pub use error::{Error, Result};
+pub use fetch::fetch;
 pub use progress::Progress;
 pub use resolve::{DEFAULT_ALIAS, Resolved, resolve};
 pub use spec::{Protocol, RemoteSpec, UnknownProtocol};
@@ -47,11 +53,12 @@ pub trait Remote: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Sends the files of `image` into `sink`, in the order in which they are hashed.
+    /// Sends the files of `image` into `sink`, in the order in which they are hashed, and takes
+    /// up again by itself what was cut.
     ///
-    /// It fails with [`Error::Mismatch`] after the last byte when they are not that image: a
-    /// sink must not act on what it got before `fetch` has returned.
-    async fn fetch(&self, image: &Image, request: &Fetch, sink: &mut dyn Sink) -> Result<()>;
+    /// It does not hash: a sink that stores must verify what it got. Everybody else calls
+    /// [`fetch`], which does that.
+    async fn download(&self, image: &Image, request: &Fetch, sink: &mut dyn Sink) -> Result<()>;
 }
 
 /// Which of several images under one alias is wanted.
@@ -86,7 +93,7 @@ impl fmt::Debug for Secret {
 }
 
 /// How to fetch.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Fetch {
     /// For a private image on a server that does not trust us.
     pub secret: Option<Secret>,
@@ -94,6 +101,24 @@ pub struct Fetch {
     pub progress: Progress,
     /// Ends the transfer with [`Error::Cancelled`].
     pub cancel: CancellationToken,
+    /// Files at hand, for servers that offer differences to them.
+    pub bases: Option<Arc<dyn Bases>>,
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch")
+            .field("secret", &self.secret)
+            .field("progress", &self.progress)
+            .field("bases", &self.bases.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Files of images that are on this machine.
+pub trait Bases: Send + Sync {
+    /// The root file system file of a split image, if it is here.
+    fn rootfs(&self, image: &Fingerprint) -> Option<PathBuf>;
 }
 
 /// Which file of an image.
@@ -121,9 +146,10 @@ pub struct IncomingFile {
 /// Takes the files of an image as they come.
 #[async_trait]
 pub trait Sink: Send {
-    /// The next file begins; the one before it is complete.
-    async fn begin(&mut self, file: &IncomingFile) -> io::Result<()>;
+    /// The next file begins; the one before it is complete. Returns how many of its first
+    /// bytes the sink holds already: what is written goes on after them.
+    async fn begin(&mut self, file: &IncomingFile) -> io::Result<u64>;
 
-    /// More bytes of the current file.
+    /// More bytes of the current file, each once and in order.
     async fn write(&mut self, bytes: Bytes) -> io::Result<()>;
 }

@@ -39,7 +39,8 @@ impl FromStr for Protocol {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
-            "" | "lxd" => Ok(Self::Lxd),
+            // What Incus calls the same API.
+            "" | "lxd" | "incus" => Ok(Self::Lxd),
             "simplestreams" => Ok(Self::Simplestreams),
             other => Err(UnknownProtocol(other.to_owned())),
         }

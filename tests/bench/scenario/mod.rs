@@ -2,11 +2,14 @@
 
 mod alias;
 mod compressed;
+mod copy;
 mod export;
+mod https;
 mod import;
 mod large;
 mod list;
 mod startup;
+mod streams;
 mod uploads;
 
 use std::path::Path;
@@ -37,6 +40,18 @@ pub(crate) enum Scenario {
     Alias,
     /// From the start of the process to the first answer
     Startup,
+    /// The large image from one daemon to another
+    Copy,
+    /// Large public images over HTTPS, beside nginx
+    HttpsLarge,
+    /// Small public images over HTTPS
+    HttpsSmall,
+    /// The clients on a large simplestreams catalog
+    StreamsCatalog,
+    /// Many clients that want one simplestreams image
+    StreamsPull,
+    /// Asking a simplestreams server about current images
+    StreamsRefresh,
 }
 
 /// A run: what was asked for, what came out, and the large store that some scenarios share.
@@ -64,6 +79,12 @@ impl Bench {
             Scenario::List => list::run(self),
             Scenario::Alias => alias::run(self),
             Scenario::Startup => startup::run(self),
+            Scenario::Copy => copy::run(self)?,
+            Scenario::HttpsLarge => https::large(self)?,
+            Scenario::HttpsSmall => https::small(self)?,
+            Scenario::StreamsCatalog => streams::catalog(self)?,
+            Scenario::StreamsPull => streams::pull(self)?,
+            Scenario::StreamsRefresh => streams::refresh(self)?,
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::command::flags::{ListFormat, ResultFormat};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, Table, print_list, print_result, sort_rows};
-use crate::remotes::{Reference, close_alias};
+use crate::output::{Table, print_list, sort_rows};
+use crate::remotes::{Reference, close_alias, visible_aliases};
 
 /// The commands below `image alias`.
 #[derive(Debug, Subcommand)]
@@ -56,9 +56,9 @@ pub(crate) struct Create {
     /// The image: alias, fingerprint or its beginning
     #[arg(value_name = "IMAGE")]
     target: String,
-    /// Free text
-    #[arg(long, default_value = "", hide_default_value = true)]
-    description: String,
+    /// Free text; an alias that moves keeps its own unless another is given
+    #[arg(long)]
+    description: Option<String>,
     /// Take the name from another image if it has it
     #[arg(long)]
     reuse: bool,
@@ -79,18 +79,18 @@ impl Create {
             let body = AliasesPost {
                 name: reference.name.clone(),
                 target: target.to_string(),
-                description: self.description.clone(),
+                description: self.description.clone().unwrap_or_default(),
                 kind: String::new(),
             };
             server.create_alias(&body).await?;
             return tell(&self.format, &reference.name, None, target);
         };
-        let old = existing.value.target;
+        let (old, description) = (existing.value.target, existing.value.description);
         if !self.reuse {
             return Err(taken(&reference.name, old));
         }
         let body = AliasPut {
-            description: Some(self.description.clone()),
+            description: Some(self.description.clone().unwrap_or(description)),
             target: Some(target.to_string()),
         };
         server.put_alias(&reference.name, &body, existing.etag.as_deref()).await?;
@@ -127,7 +127,11 @@ pub(crate) struct Set {
 impl Set {
     async fn run(&self, context: &Context) -> Outcome {
         let (reference, server) = named(context, &self.alias)?;
-        let existing = find(&server, &reference).await?;
+        let existing = find(&server, &reference).await.map_err(|failure| {
+            let known = !failure.hints.is_empty() || failure.code != 1;
+            let hint = "`lxd-cli image alias create` makes a new alias.".to_owned();
+            failure.maybe_hint((!known).then_some(hint))
+        })?;
         let old = existing.0.target;
         let new = match &self.target {
             Some(word) => target(context, &server, &reference.remote, word).await?,
@@ -157,7 +161,7 @@ impl Delete {
         if let Err(error) = server.delete_alias(&reference.name).await {
             return Err(explained(error, &server, &reference).await);
         }
-        done(&self.format, &json!({ "alias": reference.name, "deleted": true }))
+        self.format.done(&json!({ "alias": reference.name, "deleted": true }))
     }
 }
 
@@ -178,17 +182,21 @@ impl Rename {
     async fn run(&self, context: &Context) -> Outcome {
         let (reference, server) = named(context, &self.alias)?;
         check_name(&self.new)?;
+        if context.remotes.parse_bare(&self.new).is_some_and(|remote| remote.is_ok()) {
+            let what = format!("\"{}\" is a remote; the new name of an alias is wanted", self.new);
+            return Err(Failure::usage(what));
+        }
         if let Err(error) = server.rename_alias(&reference.name, &self.new).await {
             return Err(explained(error, &server, &reference).await);
         }
-        done(&self.format, &json!({ "alias": self.new, "renamed_from": reference.name }))
+        self.format.done(&json!({ "alias": self.new, "renamed_from": reference.name }))
     }
 }
 
 /// List names.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A filter is part of a name or of a fingerprint; all filters must match.
+A filter is part of a name or of a fingerprint; one of the filters must match.
 
 Examples:
   lxd-cli image alias list
@@ -216,8 +224,10 @@ impl List {
                 filters.push(word.clone());
             }
         }
-        let mut aliases = context.remotes.reader(&remote)?.aliases().await?;
-        aliases.retain(|alias| filters.iter().all(|filter| matches(alias, filter)));
+        let mut aliases = visible_aliases(&*context.remotes.reader(&remote)?).await?;
+        // As with lxc, and unlike images: the words are alternatives.
+        let wanted = |alias: &AliasEntry| filters.iter().any(|filter| matches(alias, filter));
+        aliases.retain(|alias| filters.is_empty() || wanted(alias));
         let mut table = Table::new(&["ALIAS", "FINGERPRINT", "TYPE", "DESCRIPTION"]);
         table.rows = aliases.iter().map(row).collect();
         sort_rows(&mut table.rows);
@@ -242,9 +252,14 @@ fn named(context: &Context, word: &str) -> Outcome<(Reference, LxdClient)> {
     Ok((reference, server))
 }
 
-fn check_name(name: &str) -> Outcome {
+/// Fails when no alias can have this name.
+pub(crate) fn check_name(name: &str) -> Outcome {
     if name.is_empty() {
         return Err(Failure::usage("Alias name missing"));
+    }
+    if matches!(name, "." | "..") {
+        // In a URL they mean a directory; such an alias could not be reached.
+        return Err(Failure::usage(format!("\"{name}\" cannot be the name of an alias")));
     }
     name.parse::<AliasName>().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(())
@@ -291,20 +306,12 @@ async fn target(
 fn tell(format: &ResultFormat, name: &str, old: Option<Fingerprint>, new: Fingerprint) -> Outcome {
     let object = json!({ "alias": name, "target": new, "was": old });
     match old.filter(|old| *old != new) {
-        Some(old) => print_result(format.format, &object, &moved(name, old, new)),
-        None => done(format, &object),
+        Some(old) => format.print(&object, &moved(name, old, new)),
+        None => format.done(&object),
     }
 }
 
 /// `alias props: 5e1884442425 -> 482f21215811`, as a line.
 pub(crate) fn moved(name: &str, old: Fingerprint, new: Fingerprint) -> String {
     format!("alias {name}: {} -> {}\n", old.short(), new.short())
-}
-
-/// Silent, as in lxc, unless an object is asked for.
-fn done(format: &ResultFormat, object: &serde_json::Value) -> Outcome {
-    match format.format.shape {
-        Shape::Json | Shape::Yaml => print_result(format.format, object, ""),
-        Shape::Table | Shape::Csv | Shape::Compact => Ok(()),
-    }
 }

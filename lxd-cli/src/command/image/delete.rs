@@ -6,7 +6,7 @@ use lxd_proto::image::Image;
 use lxd_proto::remote::Want;
 use serde::Serialize;
 
-use crate::command::flags::ResultFormat;
+use crate::command::flags::{Found, ResultFormat, open};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Shape, emit, note, print_result};
@@ -137,11 +137,6 @@ impl Delete {
 }
 
 async fn find(context: &Context, word: &str) -> Outcome<Doomed> {
-    let reference = context.remotes.parse(word)?;
-    if reference.name.is_empty() {
-        return Err(Failure::usage(format!("Image identifier missing: {word}")));
-    }
-    let server = context.remotes.server(&reference.remote)?;
-    let found = context.remotes.image(&server, &reference, &Want::default()).await?;
-    Ok(Doomed { server, remote: reference.remote, image: found.image })
+    let Found { remote, server, resolved } = open(context, word, &Want::default()).await?;
+    Ok(Doomed { server, remote, image: resolved.image })
 }

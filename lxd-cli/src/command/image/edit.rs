@@ -10,7 +10,7 @@ use lxd_proto::image::{ImagePut, Properties};
 use lxd_proto::remote::Error;
 use serde::{Deserialize, Deserializer};
 
-use crate::command::flags::VmFlag;
+use crate::command::flags::ImageArg;
 use crate::context::Context;
 use crate::editor::{EditOptions, Editable, edit};
 use crate::failure::Outcome;
@@ -27,22 +27,18 @@ Examples:
   echo 'public: true' | lxd-cli image edit debian/12
   lxd-cli image edit debian/12 --dry-run < new.yaml")]
 pub(crate) struct Edit {
-    /// Alias, fingerprint or its beginning
-    #[arg(value_name = "[REMOTE:]IMAGE")]
-    image: String,
+    #[command(flatten)]
+    image: ImageArg,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    #[command(flatten)]
-    vm: VmFlag,
 }
 
 impl Edit {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
-        let reference = context.remotes.parse(&self.image)?;
-        let server = context.remotes.server(&reference.remote)?;
-        let found = context.remotes.image(&server, &reference, &self.vm.want()).await?;
-        let object = EditableImage { server, fingerprint: found.image.fingerprint };
+        let found = self.image.open(context).await?;
+        let fingerprint = found.resolved.image.fingerprint;
+        let object = EditableImage { server: found.server, fingerprint };
         edit(&object, EditOptions { dry_run: self.dry_run, quiet: context.quiet }).await
     }
 }

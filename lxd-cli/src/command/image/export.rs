@@ -1,7 +1,8 @@
 //! `image export`: the files of an image, under their own names or ones that are given.
 
-use std::fs::File;
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -9,15 +10,18 @@ use bytes::Bytes;
 use clap::Args;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Image;
-use lxd_proto::remote::{Error, Fetch, FileRole, IncomingFile, Progress, Sink};
+use lxd_proto::remote::{
+    Error, Fetch, FileRole, IncomingFile, Progress, Sink, fetch as fetch_image,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 use tokio::task::block_in_place;
 
-use crate::command::flags::{ResultFormat, VmFlag};
+use crate::command::flags::{ImageArg, ResultFormat};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, emit, human_size, json, note, print_result};
+use crate::output::{Shape, emit, human_size, json, note};
 use crate::progress::show;
 
 /// Endings of image files, as servers name them.
@@ -38,16 +42,13 @@ Examples:
   lxd-cli image export debian/12 debian --force
   lxd-cli image export debian/12 - | ssh host lxd-cli image import -")]
 pub(crate) struct Export {
-    /// Alias, fingerprint or its beginning
-    #[arg(value_name = "[REMOTE:]IMAGE")]
-    image: String,
+    #[command(flatten)]
+    image: ImageArg,
     /// A directory, the beginning of a file name, or "-"
     target: Option<String>,
     /// Overwrite files that exist
     #[arg(long)]
     force: bool,
-    #[command(flatten)]
-    vm: VmFlag,
     #[command(flatten)]
     format: ResultFormat,
 }
@@ -69,15 +70,14 @@ struct Report {
 impl Export {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
         let target = Target::parse(self.target.as_deref())?;
-        let reference = context.remotes.parse(&self.image)?;
-        let remote = context.remotes.reader(&reference.remote)?;
-        let image = context.remotes.image(&*remote, &reference, &self.vm.want()).await?.image;
+        let found = self.image.read(context).await?;
+        let image = found.resolved.image;
         let to_stdout = target == Target::Stdout;
         let mut files = Files { target, force: self.force, image: &image, files: Vec::new() };
         let fetch = Fetch { progress: Progress::default(), ..Fetch::default() };
         fetch.progress.set_total(image.size);
         let shown = show(context.progress, "Exporting the image", &fetch.progress);
-        remote.fetch(&image, &fetch, &mut files).await.map_err(own_words)?;
+        fetch_image(&*found.server, &image, &fetch, &mut files).await.map_err(own_words)?;
         let written = files.complete()?;
         shown.done();
         let report = Report { fingerprint: image.fingerprint, files: written };
@@ -105,13 +105,15 @@ impl Export {
                 report.files.iter().map(|file| format!("{}\n", file.path.display())).collect();
             return emit(&paths);
         }
-        print_result(self.format.format, report, &text)
+        self.format.print(report, &text)
     }
 }
 
 /// What the files below have refused says all by itself.
 fn own_words(error: Error) -> Failure {
     match error {
+        // The reader of a pipe has enough, as with every other tool.
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Failure::silent(),
         Error::Io { source, .. } if source.kind() == io::ErrorKind::Other => {
             Failure::new(source.to_string())
         }
@@ -192,13 +194,12 @@ struct Files<'a> {
     files: Vec<Open>,
 }
 
-/// A file being written; `.part` until it is complete.
+/// A file being written, under a name that nothing else has until it is complete.
 #[derive(Debug)]
 struct Open {
-    /// `None` for standard output.
-    path: Option<PathBuf>,
-    part: PathBuf,
-    file: Option<File>,
+    path: PathBuf,
+    /// `None` for standard output. The file goes when this does.
+    file: Option<NamedTempFile>,
     /// `None` where the fingerprint is the hash.
     hash: Option<Sha256>,
     size: u64,
@@ -206,7 +207,7 @@ struct Open {
 
 #[async_trait]
 impl Sink for Files<'_> {
-    async fn begin(&mut self, file: &IncomingFile) -> io::Result<()> {
+    async fn begin(&mut self, file: &IncomingFile) -> io::Result<u64> {
         let hash = (file.role != FileRole::Unified).then(Sha256::new);
         let Some(path) = self.target.path(file, &self.image.fingerprint) else {
             if file.role != FileRole::Unified {
@@ -215,22 +216,16 @@ impl Sink for Files<'_> {
                      name a directory",
                 ));
             }
-            self.files.push(Open { path: None, part: PathBuf::new(), file: None, hash, size: 0 });
-            return Ok(());
+            self.files.push(Open { path: PathBuf::from("-"), file: None, hash, size: 0 });
+            return Ok(0);
         };
         if !self.force && path.symlink_metadata().is_ok() {
-            return Err(io::Error::other(format!(
-                "{} exists already; use --force to overwrite it",
-                path.display()
-            )));
+            return Err(io::Error::other(exists(&path)));
         }
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let named = |error| io::Error::other(format!("{}: {error}", part.display()));
-        let opened = block_in_place(|| File::create(&part)).map_err(named)?;
-        self.files.push(Open { path: Some(path), part, file: Some(opened), hash, size: 0 });
-        Ok(())
+        let file = block_in_place(|| unnamed(&path))
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+        self.files.push(Open { path, file: Some(file), hash, size: 0 });
+        Ok(0)
     }
 
     async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
@@ -243,7 +238,7 @@ impl Sink for Files<'_> {
             match &mut open.file {
                 Some(file) => file
                     .write_all(&bytes)
-                    .map_err(|error| io::Error::other(format!("{}: {error}", open.part.display()))),
+                    .map_err(|error| io::Error::other(format!("{}: {error}", open.path.display()))),
                 None => io::stdout().lock().write_all(&bytes),
             }
         })
@@ -254,37 +249,48 @@ impl Files<'_> {
     /// Gives the files their names.
     fn complete(mut self) -> Outcome<Vec<Written>> {
         let mut written = Vec::new();
-        for open in &mut self.files {
-            let path = match &open.path {
-                Some(path) => {
-                    rename(&open.part, path)?;
-                    open.file = None;
-                    path.clone()
-                }
-                None => PathBuf::from("-"),
-            };
-            let sha256 = match open.hash.take() {
+        for open in std::mem::take(&mut self.files) {
+            if let Some(file) = open.file {
+                name(file, &open.path, self.force)?;
+            }
+            let sha256 = match open.hash {
                 Some(hash) => hex::encode(hash.finalize()),
                 None => self.image.fingerprint.to_string(),
             };
-            written.push(Written { path, size: open.size, sha256 });
+            written.push(Written { path: open.path, size: open.size, sha256 });
         }
         Ok(written)
     }
 }
 
-fn rename(part: &Path, path: &Path) -> Outcome {
-    std::fs::rename(part, path)
-        .map_err(|error| Failure::new(format!("cannot name the file {}: {error}", path.display())))
+fn exists(path: &Path) -> String {
+    format!("{} exists already; use --force to overwrite it", path.display())
 }
 
-impl Drop for Files<'_> {
-    fn drop(&mut self) {
-        for open in self.files.iter().filter(|open| open.file.is_some()) {
-            // What cannot be removed cannot be helped either.
-            let _ = std::fs::remove_file(&open.part);
+/// A file beside `path` whose name is nobody's, with the permissions of any new file.
+fn unnamed(path: &Path) -> io::Result<NamedTempFile> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".export-")
+        .suffix(".part")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir.unwrap_or(Path::new(".")))
+}
+
+/// Gives a complete file its name; what has appeared under it meanwhile stays, unless `force`.
+fn name(file: NamedTempFile, path: &Path, force: bool) -> Outcome {
+    let cannot = |error: io::Error| {
+        Failure::new(format!("cannot name the file {}: {error}", path.display()))
+    };
+    let file = match (force, file.persist_noclobber(path)) {
+        (_, Ok(_)) => return Ok(()),
+        (false, Err(error)) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Failure::new(exists(path)));
         }
-    }
+        // Not every file system can do it without replacing.
+        (_, Err(error)) => error.file,
+    };
+    file.persist(path).map(drop).map_err(|error| cannot(error.error))
 }
 
 #[cfg(test)]

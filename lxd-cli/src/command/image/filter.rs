@@ -7,7 +7,7 @@ use lxd_proto::image::Image;
 use regex::{Regex, RegexBuilder};
 
 use crate::failure::{Failure, Outcome};
-use crate::suggest::{closest, did_you_mean};
+use crate::suggest::did_you_mean;
 
 /// Fields of an image that a key may name.
 const FIELDS: &[&str] = &[
@@ -54,9 +54,15 @@ struct Pattern {
 
 impl Pattern {
     fn new(text: &str, ignore_case: bool) -> Self {
-        let anchored = text.contains(['^', '$']);
-        let pattern = if anchored { text.to_owned() } else { format!("^(?:{text})$") };
-        let regex = RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok();
+        let build = |pattern: String| {
+            RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok()
+        };
+        let regex = if text.contains(['^', '$']) {
+            build(text.to_owned())
+        } else {
+            // lxc groups nothing: a star alone repeats the beginning and matches everything.
+            build(format!("^(?:{text})$")).or_else(|| build(format!("^{text}$")))
+        };
         Self { text: text.to_owned(), regex }
     }
 
@@ -74,12 +80,12 @@ impl Filters {
         self.0.iter().all(|clause| clause.matches(image))
     }
 
-    /// Whether the keys make sense for these images: a key that is no field, no property of any
-    /// image and close to a field is a mistake; any other unknown one earns a warning.
-    pub(crate) fn check_against<'a>(
+    /// What is odd about the keys with these images: one that is no field and no property of any
+    /// image may be a mistake. It is none for sure: whether it is must not depend on the images.
+    pub(crate) fn doubts<'a>(
         &self,
         images: impl Iterator<Item = &'a Image> + Clone,
-    ) -> Outcome<Vec<String>> {
+    ) -> Vec<String> {
         let mut warnings = Vec::new();
         for clause in &self.0 {
             let Clause::Property(key, _) = clause else { continue };
@@ -87,14 +93,14 @@ impl Filters {
             if all.peek().is_none() || all.any(|image| has_property(image, key)) {
                 continue;
             }
-            let sentence = format!("no image has a field or a property \"{key}\"");
-            if key.len() >= 4 && !closest(key, FIELDS.iter().copied()).is_empty() {
-                let hint = did_you_mean(key, FIELDS.iter().copied());
-                return Err(Failure::new(sentence).maybe_hint(hint));
+            let mut warning = format!("Note: no image has a field or a property \"{key}\".");
+            if let Some(hint) = did_you_mean(key, FIELDS.iter().copied()) {
+                warning.push(' ');
+                warning.push_str(&hint);
             }
-            warnings.push(format!("Note: {sentence}."));
+            warnings.push(warning);
         }
-        Ok(warnings)
+        warnings
     }
 }
 
@@ -183,6 +189,10 @@ mod tests {
             (&["os=^busy"], true),
             (&["os=Busybox"], false),
             (&["os=busybox["], false),
+            (&["os=*"], true),
+            (&["os=*x"], true),
+            (&["os=*y"], false),
+            (&["none=*"], false),
             (&["public=false"], true),
             (&["public=true"], false),
             (&["cached=no"], true),
@@ -204,11 +214,13 @@ mod tests {
         assert!(filters(&["public=maybe"]).is_err());
         assert!(filters(&["size=big"]).is_err());
         let images = [sample()];
-        let check = |word| filters(&[word]).unwrap().check_against(images.iter());
-        let error = check("publik=true").unwrap_err();
-        assert_eq!(error.hints, ["Did you mean \"public\"?"]);
-        assert_eq!(check("build=7").unwrap().len(), 1);
-        assert!(check("rel=1").unwrap().is_empty());
-        assert!(filters(&["publik=x"]).unwrap().check_against([].iter()).is_ok());
+        let check = |word| filters(&[word]).unwrap().doubts(images.iter());
+        assert_eq!(
+            check("publik=true"),
+            ["Note: no image has a field or a property \"publik\". Did you mean \"public\"?"]
+        );
+        assert_eq!(check("build=7").len(), 1);
+        assert!(check("rel=1").is_empty());
+        assert!(filters(&["publik=x"]).unwrap().doubts([].iter()).is_empty());
     }
 }

@@ -9,11 +9,11 @@ use lxd_proto::image::{Image, Verified};
 use lxd_proto::remote::Protocol;
 use lxd_proto::time::is_unset;
 
-use crate::command::flags::{ResultFormat, VmFlag};
+use crate::command::flags::{ImageArg, ResultFormat};
 use crate::command::image::list::yes_no;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::output::{mebibytes, print_result};
+use crate::output::mebibytes;
 
 /// Show everything about an image.
 #[derive(Debug, Args)]
@@ -22,23 +22,19 @@ Examples:
   lxd-cli image info debian/12
   lxd-cli image info a65894de6c07 --format json")]
 pub(crate) struct Info {
-    /// Alias, fingerprint or its beginning
-    #[arg(value_name = "[REMOTE:]IMAGE")]
-    image: String,
     #[command(flatten)]
-    vm: VmFlag,
+    image: ImageArg,
     #[command(flatten)]
     format: ResultFormat,
 }
 
 impl Info {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
-        let reference = context.remotes.parse(&self.image)?;
-        let remote = context.remotes.reader(&reference.remote)?;
-        let found = context.remotes.image(&*remote, &reference, &self.vm.want()).await?;
+        let found = self.image.read(context).await?;
+        let image = &found.resolved.image;
         // An absent "verified" means "passed" only where the server checks at all.
-        let checks = remote.spec().protocol == Protocol::Lxd
-            && match context.remotes.server(&reference.remote) {
+        let checks = found.server.spec().protocol == Protocol::Lxd
+            && match context.remotes.server(&found.remote) {
                 Ok(server) => server
                     .server()
                     .await?
@@ -48,7 +44,7 @@ impl Info {
                     .any(|extension| extension == extensions::VERIFIED),
                 Err(_) => false,
             };
-        print_result(self.format.format, &found.image, &text(&found.image, checks))
+        self.format.print(image, &text(image, checks))
     }
 }
 
@@ -94,6 +90,13 @@ fn write_text(out: &mut String, image: &Image, server_checks: bool) -> std::fmt:
         writeln!(out, "    Server: {}", source.server)?;
         writeln!(out, "    Protocol: {}", source.protocol)?;
         writeln!(out, "    Alias: {}", source.alias)?;
+        if let Some(refresh) = &image.refresh {
+            writeln!(out, "    Last check: {}", minute_or_never(refresh.checked_at))?;
+            writeln!(out, "    Next check: {}", minute_or_never(refresh.next_check_at))?;
+            if !refresh.error.is_empty() {
+                writeln!(out, "    Last error: {}", refresh.error)?;
+            }
+        }
     }
     if image.profiles.is_empty() {
         writeln!(out, "Profiles: []")?;
@@ -146,6 +149,28 @@ Profiles:
     - default
 ";
         assert_eq!(text(&sample(), false), expected);
+        let mut followed = sample();
+        followed.update_source = Some(lxd_proto::image::UpdateSource {
+            alias: "bb".into(),
+            protocol: "lxd".into(),
+            server: "https://h:8443".into(),
+            ..Default::default()
+        });
+        followed.refresh = Some(lxd_proto::image::Refresh {
+            checked_at: followed.uploaded_at,
+            next_check_at: lxd_proto::time::zero(),
+            error: "cannot reach https://h:8443".into(),
+        });
+        let expected = "\
+Source:
+    Server: https://h:8443
+    Protocol: lxd
+    Alias: bb
+    Last check: 2026/11/24 01:53 UTC
+    Next check: never
+    Last error: cannot reach https://h:8443
+";
+        assert!(text(&followed, false).contains(expected));
         assert!(text(&sample(), true).contains("Public: no\nVerified: yes\n"));
     }
 }

@@ -28,9 +28,10 @@ Columns, as letters or as names with commas between:
   L aliases       all of them                           F full          all 64 digits
   p public        yes or no                             d description   the property
   a architecture                                        t type
-  s size          in MB                                 b bytes         size in bytes
+  s size          in MiB, which lxc writes MB           b bytes         size in bytes
   u uploaded      date for people                       U uploaded_at   date as RFC 3339
   e expires_at    date as RFC 3339                      n filename      as uploaded
+  v verified      whether the archive is sound: yes, pending, or no with the reason
 
 Examples:
   lxd-cli image list
@@ -70,8 +71,8 @@ impl List {
             let found = context.remotes.reader(name)?.images(&Filter::default()).await?;
             images.extend(found.into_iter().map(|image| (name.clone(), image)));
         }
-        for warning in filters.check_against(images.iter().map(|(_, image)| image))? {
-            note(&warning);
+        for doubt in filters.doubts(images.iter().map(|(_, image)| image)) {
+            note(&doubt);
         }
         images.retain(|(_, image)| filters.matches(image));
         let several = remotes.len() > 1;
@@ -89,7 +90,7 @@ impl List {
         let mut remotes = Vec::new();
         let mut filters = Vec::new();
         for (index, word) in self.filters.iter().enumerate() {
-            if let Some(remote) = context.remotes.parse_bare(word) {
+            if let Some(remote) = bare_remote(context, word) {
                 let remote = remote?;
                 if !remotes.contains(&remote) {
                     remotes.push(remote);
@@ -107,6 +108,11 @@ impl List {
         }
         Ok((remotes, filters))
     }
+}
+
+/// `REMOTE:`; a colon at the end of a value is no remote's.
+fn bare_remote(context: &Context, word: &str) -> Option<Outcome<String>> {
+    if word.contains('=') { None } else { context.remotes.parse_bare(word) }
 }
 
 /// `REMOTE:FILTER`; a colon after an equals sign belongs to a value.
@@ -134,6 +140,7 @@ enum Column {
     UploadedAt,
     ExpiresAt,
     Filename,
+    Verified,
 }
 
 /// Letter, name and column.
@@ -152,27 +159,35 @@ const COLUMNS: &[(char, &str, Column)] = &[
     ('U', "uploaded_at", Column::UploadedAt),
     ('e', "expires_at", Column::ExpiresAt),
     ('n', "filename", Column::Filename),
+    ('v', "verified", Column::Verified),
 ];
 
 impl Column {
     fn parse_all(text: &str, raw: bool) -> Outcome<Vec<Self>> {
+        let named = |word: &str| COLUMNS.iter().find(|(_, name, _)| *name == word);
+        // Letters may have commas between them too, but not beside names.
+        let names = text.split(',').any(|word| named(word.trim()).is_some());
         let mut columns = Vec::new();
-        for word in text.split(',') {
+        for word in text.split(',').map(str::trim) {
             if word.is_empty() {
                 return Err(Failure::usage(format!(
                     "Empty column entry (redundant, leading or trailing comma) in '{text}'"
                 )));
             }
-            if let Some((_, _, column)) = COLUMNS.iter().find(|(_, name, _)| *name == word) {
+            if let Some((_, _, column)) = named(word) {
                 columns.push(*column);
                 continue;
+            }
+            let hint = || did_you_mean(word, COLUMNS.iter().map(|(_, name, _)| *name));
+            if names && word.chars().count() > 1 {
+                let error = format!("Unknown column \"{word}\" in '{text}'");
+                return Err(Failure::usage(error).maybe_hint(hint()));
             }
             for letter in word.chars() {
                 let found = COLUMNS.iter().find(|(known, _, _)| *known == letter);
                 columns.push(found.map(|(_, _, column)| *column).ok_or_else(|| {
-                    let names = COLUMNS.iter().map(|(_, name, _)| *name);
                     Failure::usage(format!("Unknown column shorthand char '{letter}' in '{text}'"))
-                        .maybe_hint(did_you_mean(word, names))
+                        .maybe_hint(hint())
                 })?);
             }
         }
@@ -208,6 +223,7 @@ impl Column {
             Self::UploadedAt => "UPLOADED AT",
             Self::ExpiresAt => "EXPIRES AT",
             Self::Filename => "FILENAME",
+            Self::Verified => "VERIFIED",
         }
     }
 
@@ -232,6 +248,7 @@ impl Column {
             Self::ExpiresAt if lxd_proto::time::is_unset(image.expires_at) => String::new(),
             Self::ExpiresAt => image.expires_at.to_string(),
             Self::Filename => image.filename.clone(),
+            Self::Verified => image.verified.to_string(),
         }
     }
 }
@@ -252,7 +269,7 @@ fn alias_cell(image: &Image) -> String {
 }
 
 /// `Nov 24, 2026 at 1:53am (UTC)`.
-fn for_people(time: Timestamp) -> String {
+pub(crate) fn for_people(time: Timestamp) -> String {
     time.strftime("%b %-d, %Y at %-I:%M%P (UTC)").to_string()
 }
 
@@ -307,6 +324,9 @@ pub(crate) mod tests {
         let error = Column::parse_all("lz", false).unwrap_err();
         assert_eq!(error.error, "Unknown column shorthand char 'z' in 'lz'");
         assert!(Column::parse_all("l,,f", false).is_err());
+        assert_eq!(Column::parse_all("alias, l,fingerprint", false).unwrap().len(), 3);
+        let error = Column::parse_all("alias,nope", false).unwrap_err();
+        assert_eq!(error.error, "Unknown column \"nope\" in 'alias,nope'");
         let error = Column::parse_all("fingrprint", false).unwrap_err();
         assert_eq!(error.hints, ["Did you mean \"fingerprint\"?"]);
     }

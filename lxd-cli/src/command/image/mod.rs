@@ -1,14 +1,20 @@
 //! `image`: everything about images.
 
 mod alias;
+mod claims;
+mod copy;
 mod delete;
 pub(crate) mod edit;
 mod export;
+mod fetching;
 mod filter;
+mod history;
 mod import;
 pub(crate) mod info;
 pub(crate) mod list;
 mod property;
+mod refresh;
+mod rollback;
 mod set;
 mod show;
 mod update;
@@ -25,6 +31,9 @@ pub(crate) enum Command {
     /// Manage the names of images
     #[command(subcommand, arg_required_else_help = true)]
     Alias(alias::Command),
+    /// Copy an image, or all of them, from one server to another
+    #[command(visible_alias = "cp")]
+    Copy(copy::Copy),
     /// Delete images, with their aliases
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
@@ -34,13 +43,19 @@ pub(crate) enum Command {
     Export(export::Export),
     /// Print one property
     GetProperty(property::Get),
-    /// Add an image from files, a directory or standard input
+    /// Show the versions that an image has had
+    History(history::History),
+    /// Add an image from files, a directory, a URL or standard input
     Import(import::Import),
     /// Show everything about an image
     Info(info::Info),
     /// List images
     #[command(visible_alias = "ls")]
     List(list::List),
+    /// Ask an image's source for a newer version
+    Refresh(refresh::Refresh),
+    /// Go back to the version before
+    Rollback(rollback::Rollback),
     /// Change properties and flags in one step
     Set(set::Set),
     /// Set one property
@@ -57,13 +72,17 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Alias(command) => alias::run(command, context).await,
+        Command::Copy(copy) => copy.run(context).await,
         Command::Delete(delete) => delete.run(context).await,
         Command::Edit(edit) => edit.run(context).await,
         Command::Export(export) => export.run(context).await,
         Command::GetProperty(get) => get.run(context).await,
+        Command::History(history) => history.run(context).await,
         Command::Import(import) => import.run(context).await,
         Command::Info(info) => info.run(context).await,
         Command::List(list) => list.run(context).await,
+        Command::Refresh(refresh) => refresh.run(context).await,
+        Command::Rollback(rollback) => rollback.run(context).await,
         Command::Set(set) => set.run(context).await,
         Command::SetProperty(set) => set.run(context).await,
         Command::Show(show) => show.run(context).await,

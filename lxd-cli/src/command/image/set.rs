@@ -6,26 +6,41 @@ use lxd_proto::config::parse_bool;
 use lxd_proto::image::ImagePut;
 use serde_json::json;
 
-use crate::command::flags::ResultFormat;
+use crate::command::flags::{ImageArg, ResultFormat};
 use crate::command::image::edit::{overlay, parse_time};
-use crate::command::image::update::{find, update};
+use crate::command::image::update::update;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, print_result};
+
+/// Fields that nobody can change: a property of the same name would hide behind them.
+const READ_ONLY: &[&str] = &[
+    "aliases",
+    "architecture",
+    "cached",
+    "created_at",
+    "filename",
+    "fingerprint",
+    "last_used_at",
+    "size",
+    "type",
+    "update_source",
+    "uploaded_at",
+    "verified",
+];
 
 /// Change properties and flags in one step.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The keys public, auto_update, expires_at and profiles (with commas between) change those fields;
-any other key, or one after \"properties.\", is a property. An empty value removes a property.
+any other key, or one after \"properties.\", is a property; the other fields of an image can't be
+changed. An empty value removes a property.
 
 Examples:
   lxd-cli image set debian/12 public=true os=debian release=12
   lxd-cli image set debian/12 serial= expires_at=2030-01-31")]
 pub(crate) struct Set {
-    /// Alias, fingerprint or its beginning
-    #[arg(value_name = "[REMOTE:]IMAGE")]
-    image: String,
+    #[command(flatten)]
+    image: ImageArg,
     /// What to change
     #[arg(value_name = "KEY=VALUE", required = true)]
     changes: Vec<String>,
@@ -46,18 +61,13 @@ impl Set {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
         let changes: Vec<_> =
             self.changes.iter().map(|word| parse(word)).collect::<Outcome<_>>()?;
-        let image = find(context, &self.image).await?;
-        let changed = update(&image.server, image.fingerprint, |image| {
+        let found = self.image.open(context).await?;
+        let fingerprint = found.resolved.image.fingerprint;
+        let changed = update(&found.server, fingerprint, |image| {
             changes.iter().for_each(|change| change.apply(image));
         })
         .await?;
-        match self.format.format.shape {
-            Shape::Json | Shape::Yaml => {
-                let object = json!({ "fingerprint": image.fingerprint, "changed": changed });
-                print_result(self.format.format, &object, "")
-            }
-            Shape::Table | Shape::Csv | Shape::Compact => Ok(()),
-        }
+        self.format.done(&json!({ "fingerprint": fingerprint, "changed": changed }))
     }
 }
 
@@ -80,6 +90,11 @@ fn parse(word: &str) -> Outcome<Change> {
         "profiles" => {
             let names = value.split(',').filter(|name| !name.is_empty());
             Change::Profiles(names.map(str::to_owned).collect())
+        }
+        _ if READ_ONLY.contains(&key) => {
+            return Err(Failure::usage(format!("{key} of an image cannot be changed")).hint(
+                format!("A property of that name is set with \"properties.{key}={value}\"."),
+            ));
         }
         _ => {
             let key = key.strip_prefix("properties.").unwrap_or(key);
@@ -111,7 +126,9 @@ mod tests {
         assert_eq!(parse("os=a=b").unwrap(), Change::Property("os".into(), "a=b".into()));
         let property = Change::Property("public".into(), "x".into());
         assert_eq!(parse("properties.public=x").unwrap(), property);
-        for wrong in ["public", "public=maybe", "expires_at=soon", "=x"] {
+        let property = Change::Property("type".into(), "squashfs".into());
+        assert_eq!(parse("properties.type=squashfs").unwrap(), property);
+        for wrong in ["public", "public=maybe", "expires_at=soon", "=x", "type=x", "size=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -4,22 +4,12 @@ use lxd_proto::client::LxdClient;
 use lxd_proto::image::ImagePut;
 
 use crate::command::image::edit::EditableImage;
-use crate::context::Context;
 use crate::editor::Editable;
 use crate::failure::Outcome;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::remote::Want;
 
 /// How often a change is made anew on a newer version.
 const RETRIES: usize = 5;
-
-/// The image that `reference` names, ready to be changed.
-pub(crate) async fn find(context: &Context, reference: &str) -> Outcome<EditableImage> {
-    let reference = context.remotes.parse(reference)?;
-    let server = context.remotes.server(&reference.remote)?;
-    let found = context.remotes.image(&server, &reference, &Want::default()).await?;
-    Ok(EditableImage { server, fingerprint: found.image.fingerprint })
-}
 
 /// Applies `change` to the image and saves it, unless nothing changes. True when it did.
 pub(crate) async fn update(

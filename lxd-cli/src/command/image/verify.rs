@@ -8,30 +8,27 @@ use bytes::Bytes;
 use clap::Args;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::{Checker, Findings, Limits, Role};
-use lxd_proto::remote::{Fetch, FileRole, IncomingFile, Sink};
+use lxd_proto::remote::{Fetch, FileRole, IncomingFile, Sink, fetch as fetch_image};
 use serde::Serialize;
 use tokio::task::block_in_place;
 
-use crate::command::flags::{ResultFormat, VmFlag};
+use crate::command::flags::{ImageArg, ResultFormat};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::print_result;
 use crate::progress::show;
 
 /// Read a whole image and check it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The image is read to its end here, on this machine: its hash is compared with the fingerprint, and
-the archives are unpacked in memory and checked as the daemon checks them at import.
+the archives are checked as the daemon checks them at import. Nothing is unpacked to disk, but each
+file of the image lies in a temporary file ($TMPDIR, /tmp) meanwhile.
 
 Example:
   lxd-cli image verify debian/12")]
 pub(crate) struct Verify {
-    /// Alias, fingerprint or its beginning
-    #[arg(value_name = "[REMOTE:]IMAGE")]
-    image: String,
     #[command(flatten)]
-    vm: VmFlag,
+    image: ImageArg,
     #[command(flatten)]
     format: ResultFormat,
 }
@@ -46,14 +43,13 @@ struct Report {
 
 impl Verify {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
-        let reference = context.remotes.parse(&self.image)?;
-        let remote = context.remotes.reader(&reference.remote)?;
-        let image = context.remotes.image(&*remote, &reference, &self.vm.want()).await?.image;
+        let found = self.image.read(context).await?;
+        let image = found.resolved.image;
         let fetch = Fetch::default();
         fetch.progress.set_total(image.size);
         let shown = show(context.progress, "Verifying the image", &fetch.progress);
         let mut check = Check::default();
-        let fetched = remote.fetch(&image, &fetch, &mut check).await;
+        let fetched = fetch_image(&*found.server, &image, &fetch, &mut check).await;
         if let Some(reason) = check.refused.take() {
             return Err(bad(image.fingerprint, &reason));
         }
@@ -73,7 +69,7 @@ impl Verify {
             "Image {} is sound: {} entries, {} bytes unpacked\n",
             report.fingerprint, report.entries, report.unpacked_bytes
         );
-        print_result(self.format.format, &report, &text)
+        if context.quiet { self.format.done(&report) } else { self.format.print(&report, &text) }
     }
 }
 
@@ -111,7 +107,7 @@ impl Check {
 
 #[async_trait]
 impl Sink for Check {
-    async fn begin(&mut self, file: &IncomingFile) -> io::Result<()> {
+    async fn begin(&mut self, file: &IncomingFile) -> io::Result<u64> {
         self.end()?;
         let role = match file.role {
             FileRole::Unified => Role::Unified,
@@ -119,7 +115,7 @@ impl Sink for Check {
             FileRole::Rootfs(_) => Role::Rootfs,
         };
         self.current = Some((Checker::new(role, Limits::default()), tempfile::tempfile()?));
-        Ok(())
+        Ok(0)
     }
 
     async fn write(&mut self, bytes: Bytes) -> io::Result<()> {

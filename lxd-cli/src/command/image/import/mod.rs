@@ -1,31 +1,33 @@
 //! `image import`: files, a directory or a stream become an image.
 
-mod aliases;
 mod source;
+mod web;
 mod words;
 
+use std::time::Duration;
+
 use clap::Args;
-use lxd_proto::alias::AliasName;
 use lxd_proto::client::{LxdClient, UploadOptions};
 use lxd_proto::config::CompressionAlgorithm;
 use lxd_proto::extensions;
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
+use lxd_proto::image::Verified;
 use lxd_proto::operation::Operation;
 use lxd_proto::remote::{Error, Progress};
+use lxd_proto::routes;
 use serde::Serialize;
 
 use crate::command::flags::ResultFormat;
 use crate::command::image::alias::moved;
+use crate::command::image::claims::{self, Claim};
 use crate::command::image::edit::overlay;
 use crate::command::image::update::update;
-use crate::command::operation::server_progress;
+use crate::command::operation::follow;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::interrupt::interrupted;
-use crate::output::{Shape, emit, print_result};
+use crate::output::{Shape, emit};
 use crate::progress::{Shown, show};
 
-use aliases::Claim;
 use source::Source;
 use words::Words;
 
@@ -39,17 +41,22 @@ const SLOW_TO_HASH: u64 = 256 << 20;
     after_help = "\
 One file is a whole image; two are its metadata tarball and its root file system, in either order.
 A directory holds metadata.yaml and rootfs/, and templates/ if there are any. \"-\" is standard
-input, for a whole image or for the root file system. The same content is never sent twice: an
-image that the server has already only gets the aliases, properties and flags.
+input, for a whole image or for the root file system. For an https:// address the server asks that
+web server where the image is (LXD-Image-URL, LXD-Image-Hash), and fetches it from there.
+
+A file that the server has already is not sent: the image only gets the aliases, properties and
+flags. (A stream is sent, and then found to be there.) The check of an .xz image goes on after the
+import, unless --verify waits for it; `lxd-cli image info` tells what came of it.
 
 Examples:
   lxd-cli image import debian.tar.xz --alias debian/12 --public
   lxd-cli image import meta.tar.xz rootfs.squashfs --alias debian/12 --reuse
+  lxd-cli image import https://images.example.org/debian --alias debian/12
   lxd-cli image import ./tree local: os=debian release=12
   zcat backup.tar.gz | lxd-cli image import -"
 )]
 pub(crate) struct Import {
-    /// One or two files, a directory or "-"; a remote ("NAME:"); properties
+    /// One or two files, a directory, a URL or "-"; a remote ("NAME:"); properties
     #[arg(value_name = "FILE", required = true)]
     words: Vec<String>,
     /// A name for the image; may be repeated
@@ -75,7 +82,7 @@ pub(crate) struct Import {
 #[derive(Debug, Serialize)]
 struct Report {
     fingerprint: Fingerprint,
-    /// `imported` or `present`.
+    /// `imported`, `present`, or `restored` when the server had lost its file.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -85,18 +92,31 @@ struct Report {
 impl Import {
     pub(crate) async fn run(&self, context: &Context) -> Outcome {
         let words = Words::sort(&context.remotes, &self.words)?;
-        for alias in &self.aliases {
-            alias.parse::<AliasName>().map_err(|error| Failure::usage(error.to_string()))?;
-        }
+        let names = claims::typed(&self.aliases)?;
         let compression = self.compression()?;
         let server = context.remotes.server(&words.remote)?;
         // Ask before reading gigabytes: a daemon that is not there is noticed at once.
         let known = server.server().await?.value.api_extensions;
-        let source = Source::open(&words.files, compression).await?;
+        let has = |name: &str| known.iter().any(|known| known == name);
+        let checks = has(extensions::VERIFIED);
+        if self.verify && !checks {
+            return Err(Failure::new(format!("{}: does not check images", words.remote)).hint(
+                "Leave out --verify; after the import `lxd-cli image verify` checks the image here.",
+            ));
+        }
+        if let Some(url) = words.url() {
+            let report = self.web(context, &server, url, &words, &names).await?;
+            return self.tell(context, &report);
+        }
+        let source = Source::open(&words.files, compression).await;
+        let source =
+            source.map_err(
+                |failure| if words.files.len() == 1 { other_file(failure) } else { failure },
+            )?;
         let fingerprint = self.hash(context, &source).await?;
-        let claims = aliases::look_up(&server, &self.aliases).await?;
+        let claims = claims::look_up(&server, &names).await?;
         if !self.reuse {
-            aliases::refuse_taken(&claims, fingerprint)?;
+            claims::refuse_taken(&claims, fingerprint)?;
         }
         let options = UploadOptions {
             public: self.public,
@@ -105,15 +125,19 @@ impl Import {
             aliases: self.aliases.clone(),
             alias_reuse: self.reuse,
             verify: self.verify,
+            ..UploadOptions::default()
         };
+        let alone = words.files.len() == 1;
         let job = Job { server, claims, options, reuse: self.reuse };
-        let report = match fingerprint {
-            Some(fingerprint) if job.is_present(fingerprint).await? => {
-                job.apply(fingerprint).await?
-            }
-            _ => {
-                let with_aliases = known.iter().any(|name| name == extensions::ALIAS_REUSE);
-                job.send(context, source, with_aliases).await?
+        let present = match fingerprint {
+            Some(fingerprint) => job.presence(fingerprint, checks).await?,
+            None => Presence::Absent,
+        };
+        let report = match (fingerprint, present) {
+            (Some(fingerprint), Presence::Whole) => job.apply(fingerprint, "present").await?,
+            (_, present) => {
+                let sent = job.send(context, source, has(extensions::ALIAS_REUSE), present).await;
+                sent.map_err(|failure| if alone { other_file(failure) } else { failure })?
             }
         };
         self.tell(context, &report)
@@ -143,6 +167,7 @@ impl Import {
         }
         let mut text = match report.status {
             "present" => format!("Image already present with fingerprint: {fingerprint}\n"),
+            "restored" => format!("Image restored with fingerprint: {fingerprint}\n"),
             _ => format!("Image imported with fingerprint: {fingerprint}\n"),
         };
         for claim in &report.aliases {
@@ -150,7 +175,7 @@ impl Import {
                 text.push_str(&moved(&claim.name, old, fingerprint));
             }
         }
-        print_result(self.format.format, report, &text)
+        self.format.print(report, &text)
     }
 }
 
@@ -162,17 +187,56 @@ struct Job {
     reuse: bool,
 }
 
+/// What the server has of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Absent,
+    /// It knows the image, but its file is not what it was.
+    Damaged,
+    Whole,
+}
+
 impl Job {
-    async fn is_present(&self, fingerprint: Fingerprint) -> Outcome<bool> {
+    /// What the server has of the image; one of ours says whether the file is there as well.
+    async fn presence(&self, fingerprint: Fingerprint, ours: bool) -> Outcome<Presence> {
         match self.server.get_image(&Prefix::from(fingerprint), None).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => return Ok(Presence::Absent),
+            Err(error) => return Err(error.into()),
+        }
+        let path = routes::IMAGE_EXPORT.url(&[&fingerprint.to_string()]);
+        let damaged = ours && self.server.query("HEAD", &path, None).await?.status == 500;
+        Ok(if damaged { Presence::Damaged } else { Presence::Whole })
+    }
+
+    /// Fails when the server has found out that the image is bad. With `--verify` that is known
+    /// only when the check has ended.
+    async fn refuse_bad(&self, fingerprint: Fingerprint) -> Outcome {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let image = self.server.get_image(&Prefix::from(fingerprint), None).await?.value;
+            match image.verified {
+                Verified::No(reason) => {
+                    let what = format!(
+                        "image {} is there already, but it is bad: {reason}",
+                        fingerprint.short()
+                    );
+                    return Err(Failure::new(what).hint(format!(
+                        "`lxd-cli image delete {}` removes it.",
+                        fingerprint.short()
+                    )));
+                }
+                Verified::Pending if self.options.verify => {}
+                Verified::Pending | Verified::Yes => return Ok(()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
     /// Gives an image that is there already what was asked for.
-    async fn apply(self, fingerprint: Fingerprint) -> Outcome<Report> {
+    async fn apply(self, fingerprint: Fingerprint, status: &'static str) -> Outcome<Report> {
+        self.refuse_bad(fingerprint).await?;
         let options = &self.options;
         update(&self.server, fingerprint, |image| {
             image.public |= options.public;
@@ -181,8 +245,8 @@ impl Job {
             }
         })
         .await?;
-        aliases::set(&self.server, &self.claims, fingerprint, self.reuse).await?;
-        Ok(Report { fingerprint, status: "present", size: None, aliases: self.claims })
+        claims::set(&self.server, &self.claims, fingerprint, self.reuse).await?;
+        Ok(Report { fingerprint, status, size: None, aliases: self.claims })
     }
 
     /// Sends the image; `with_aliases` when the server sets them in the same step.
@@ -191,6 +255,7 @@ impl Job {
         context: &Context,
         source: Source,
         with_aliases: bool,
+        present: Presence,
     ) -> Outcome<Report> {
         let names = std::mem::take(&mut self.options.aliases);
         if with_aliases {
@@ -208,7 +273,9 @@ impl Job {
             Ended::Success(operation) => operation,
             Ended::Present(fingerprint) => {
                 drop(shown);
-                return self.apply(fingerprint).await;
+                let damaged = present == Presence::Damaged;
+                let status = if damaged { "restored" } else { "present" };
+                return self.apply(fingerprint, status).await;
             }
         };
         shown.done();
@@ -218,10 +285,24 @@ impl Job {
             Failure::new("the server has taken the image, but does not say its fingerprint")
         })?;
         if !with_aliases {
-            aliases::set(&self.server, &self.claims, fingerprint, self.reuse).await?;
+            claims::set(&self.server, &self.claims, fingerprint, self.reuse).await?;
         }
         let size = Some(progress.done());
         Ok(Report { fingerprint, status: "imported", size, aliases: self.claims })
+    }
+}
+
+/// Says what is missing when one file alone is no image: it may be one of two.
+fn other_file(failure: Failure) -> Failure {
+    const SIGNS: &[&str] =
+        &["doesn't belong there", "Invalid instance type", "missing metadata.yaml"];
+    if SIGNS.iter().any(|sign| failure.error.contains(sign)) {
+        failure.hint(
+            "One file is a whole image: metadata.yaml and rootfs/. Is this only the metadata, or \
+             only the root file system? Then give both: `lxd-cli image import METADATA ROOTFS`.",
+        )
+    } else {
+        failure
     }
 }
 
@@ -238,18 +319,7 @@ async fn wait(
     operation: Operation,
     shown: &Shown,
 ) -> Outcome<Ended> {
-    context.interrupt.handle();
-    let id = operation.id.clone();
-    let ended = tokio::select! {
-        ended = server.finish(operation, |now| shown.note(&server_progress(now))) => ended,
-        () = context.interrupt.happened() => {
-            return Err(match server.cancel_operation(&id).await {
-                Ok(()) => interrupted("the import was cancelled"),
-                Err(_) => interrupted("the server has all bytes and goes on with the import")
-                    .hint(format!("`lxd-cli operation wait {id}` waits for it.")),
-            });
-        }
-    };
+    let ended = follow(context, server, operation, shown, "the import").await?;
     match ended {
         Ok(operation) => Ok(Ended::Success(operation)),
         Err(Error::Operation(operation)) if operation.err.contains("already exists") => {

@@ -16,12 +16,15 @@ use tokio::io::AsyncReadExt;
 
 use crate::editor::blocking;
 use crate::failure::{Failure, Outcome};
+use crate::output::note;
 
 /// What is read of a whole image to see that its metadata is sound.
 const LOOK: u64 = 1 << 20;
 /// A metadata tarball is searched for its metadata.yaml this far.
 const SEARCH: u64 = 64 << 20;
 const CHUNK: usize = 1 << 20;
+/// So many things that are left out of an image are named.
+const LEFT_OUT_SHOWN: usize = 5;
 
 /// The files of an image.
 #[derive(Debug)]
@@ -230,6 +233,11 @@ impl Input {
         }
     }
 
+    /// Whether a tarball begins like an image of one file.
+    fn is_whole(&self) -> bool {
+        self.look(Role::Unified, LOOK).is_ok_and(|found| found)
+    }
+
     /// Reads the beginning of a tarball until its metadata is known, at most `limit` bytes.
     /// Says whether it was found.
     fn look(&self, role: Role, limit: u64) -> Outcome<bool> {
@@ -305,6 +313,18 @@ fn split(first: Input, second: Input) -> Outcome<Source> {
     if !metadata.look(Role::Metadata, SEARCH)? {
         return Err(missing(&metadata));
     }
+    if matches!(rootfs.file_type, Some(FileType::Tar(_))) {
+        // Only a tarball that holds nothing else passes for metadata.
+        if rootfs.look(Role::Metadata, LOOK).is_ok_and(|found| found) {
+            return Err(Failure::new(format!(
+                "both {} and {} are metadata: there is no root file system",
+                metadata.shown, rootfs.shown
+            )));
+        }
+        if rootfs.is_whole() {
+            return Err(whole(&rootfs));
+        }
+    }
     let kind = match rootfs.file_type {
         Some(FileType::Qcow2) => InstanceType::VirtualMachine,
         _ => InstanceType::Container,
@@ -327,8 +347,21 @@ fn two_tarballs(first: Input, second: Input) -> Outcome<(Input, Input)> {
     } else if large.look(Role::Metadata, SEARCH).is_ok_and(|found| found) {
         Ok((large, small))
     } else {
-        Err(missing(&small).hint(format!("Neither has {}.", large.shown)))
+        Err(match (small.is_whole(), large.is_whole()) {
+            (true, true) => {
+                Failure::new(format!("{} and {} are whole images", small.shown, large.shown))
+                    .hint("Import them one at a time.")
+            }
+            (true, false) => whole(&small),
+            (false, true) => whole(&large),
+            (false, false) => missing(&small).hint(format!("Neither has {}.", large.shown)),
+        })
     }
+}
+
+fn whole(input: &Input) -> Failure {
+    Failure::new(format!("{} is a whole image by itself", input.shown))
+        .hint("Import it without the other file.")
 }
 
 fn missing(input: &Input) -> Failure {
@@ -358,7 +391,13 @@ fn pack(dir: &str, compression: Option<CompressionAlgorithm>) -> Outcome<Source>
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut file = tempfile::tempfile()
         .map_err(|error| Failure::new(format!("cannot make a temporary file: {error}")))?;
-    pack_directory(&path, compression, level.map(u32::from), &mut file)
+    let left_out = pack_directory(&path, compression, level.map(u32::from), &mut file)
         .map_err(|error| Failure::new(format!("cannot pack {dir}: {error}")))?;
+    for path in left_out.iter().take(LEFT_OUT_SHOWN) {
+        note(&format!("Note: {} is left out: it belongs in no image.", path.display()));
+    }
+    if let Some(more @ 1..) = left_out.len().checked_sub(LEFT_OUT_SHOWN) {
+        note(&format!("Note: {more} more are left out."));
+    }
     Ok(Source::Unified(Input::of_file(dir, format!("{name}.{ending}"), file)?))
 }

@@ -7,6 +7,9 @@ use lxd_proto::image::Properties;
 use crate::failure::{Failure, Outcome};
 use crate::remotes::Remotes;
 
+/// How an image on a web server begins.
+const WEB: &str = "https://";
+
 /// What the words are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Words {
@@ -22,12 +25,9 @@ impl Words {
         let mut properties = Properties::new();
         for word in words {
             let is_file = Path::new(word).exists();
-            if word.starts_with("https://") {
-                return Err(Failure::new(format!(
-                    "{word}: images from the web cannot be imported yet; \
-                     this comes with the next release"
-                ))
-                .hint("Download the file and import it."));
+            if word.starts_with(WEB) {
+                files.push(word.clone());
+                continue;
             }
             if word.starts_with("http://") {
                 return Err(Failure::new("Only https:// is supported for remote image import"));
@@ -49,6 +49,13 @@ impl Words {
                 files.push(word.clone());
             }
         }
+        if files.len() > 1
+            && let Some(url) = files.iter().find(|file| file.starts_with(WEB))
+        {
+            return Err(Failure::usage(format!(
+                "{url} is a whole image; it goes with no other file"
+            )));
+        }
         match files.len() {
             0 => Err(Failure::usage("there is no file to import")),
             1 | 2 => {
@@ -61,6 +68,14 @@ impl Words {
                 files.join(", ")
             ))),
         }
+    }
+}
+
+impl Words {
+    /// The web address, if that is what is imported.
+    pub(super) fn url(&self) -> Option<&str> {
+        let first = self.files.first()?;
+        first.starts_with(WEB).then_some(first)
     }
 }
 
@@ -100,6 +115,9 @@ mod tests {
         assert!(sort(&["a", "b", "c"]).unwrap_err().error.contains("at most two"));
         assert!(sort(&["os=x"]).unwrap_err().error.contains("no file"));
         assert!(sort(&["http://x/y"]).unwrap_err().error.contains("Only https"));
-        assert!(sort(&["https://x/y"]).unwrap_err().error.contains("next release"));
+        assert!(sort(&["https://x/y", "z"]).unwrap_err().error.contains("whole image"));
+        let words = sort(&["https://x/y?a=b", "os=x"]).unwrap();
+        assert_eq!((words.url(), words.properties.len()), (Some("https://x/y?a=b"), 1));
+        assert_eq!(sort(&["z"]).unwrap().url(), None);
     }
 }

@@ -1,4 +1,6 @@
-//! `config`: the server's configuration.
+//! `config`: the server's configuration, and whom it trusts.
+
+mod trust;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -15,7 +17,7 @@ use crate::command::image::edit::merge_maps;
 use crate::context::Context;
 use crate::editor::{EditOptions, Editable, blocking, edit};
 use crate::failure::{Failure, Outcome};
-use crate::output::{Shape, from_yaml, print_result, yaml};
+use crate::output::{from_yaml, yaml};
 use crate::suggest::did_you_mean;
 
 type Values = BTreeMap<String, Value>;
@@ -31,6 +33,9 @@ pub(crate) enum Command {
     Set(Set),
     /// Show the keys that are set, as YAML
     Show(Show),
+    /// Manage who may manage the server
+    #[command(subcommand, arg_required_else_help = true)]
+    Trust(trust::Command),
     /// Set a key back to its default
     Unset(Unset),
 }
@@ -42,6 +47,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Get(get) => get.run(context).await,
         Command::Set(set) => set.run(context).await,
         Command::Show(show) => show.run(context).await,
+        Command::Trust(command) => trust::run(command, context).await,
         Command::Unset(unset) => unset.run(context).await,
     }
 }
@@ -64,13 +70,9 @@ impl Get {
         let values = server.server().await?.value.config.unwrap_or_default();
         let Some(value) = values.get(key).map(as_text) else {
             check_known(key)?;
-            return print_result(self.format.format, &json!({ "key": key, "value": null }), "\n");
+            return self.format.print(&json!({ "key": key, "value": null }), "\n");
         };
-        print_result(
-            self.format.format,
-            &json!({ "key": key, "value": value }),
-            &format!("{value}\n"),
-        )
+        self.format.print(&json!({ "key": key, "value": value }), &format!("{value}\n"))
     }
 }
 
@@ -94,6 +96,14 @@ impl Set {
     async fn run(&self, context: &Context) -> Outcome {
         let (server, words) = target(context, &self.words)?;
         let mut values = pairs(words)?;
+        let from_stdin: Vec<_> =
+            values.iter().filter(|(_, value)| *value == "-").map(|(key, _)| key.as_str()).collect();
+        if from_stdin.len() > 1 {
+            return Err(Failure::usage(format!(
+                "standard input can be the value of only one of {}",
+                from_stdin.join(", ")
+            )));
+        }
         for value in values.values_mut() {
             if value == "-" {
                 *value = stdin_value().await?;
@@ -101,7 +111,7 @@ impl Set {
         }
         let changes = values.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
         server.patch_config(changes, None).await?;
-        done(&self.format, &json!(values))
+        self.format.done(&json!(values))
     }
 }
 
@@ -121,7 +131,7 @@ impl Unset {
         let (server, words) = target(context, &self.words)?;
         let key = one_key(words)?;
         server.patch_config(Values::from([(key.to_owned(), "".into())]), None).await?;
-        done(&self.format, &json!({ "key": key, "unset": true }))
+        self.format.done(&json!({ "key": key, "unset": true }))
     }
 }
 
@@ -142,7 +152,7 @@ impl Show {
         let server = bare_target(context, &words)?;
         let values = server.server().await?.value.config.unwrap_or_default();
         let object = json!({ "config": values });
-        print_result(self.format.format, &object, &yaml(&object)?)
+        self.format.print(&object, &yaml(&object)?)
     }
 }
 
@@ -202,7 +212,12 @@ impl Editable for EditableConfig {
 
     fn parse(text: &str, base: &Values) -> Result<Values, String> {
         let edited: Edited = from_yaml(text)?;
-        let values = edited.config.unwrap_or_default();
+        // As everywhere, what is not said stays as it is; to empty it all is said as {}.
+        let Some(values) = edited.config else {
+            return Err(
+                "there is no \"config:\" with keys in it; \"config: {}\" unsets all".to_owned()
+            );
+        };
         Ok(values
             .into_iter()
             .map(|(key, value)| {
@@ -306,14 +321,6 @@ fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Silent, as in lxc, unless an object is asked for.
-fn done(format: &ResultFormat, object: &Value) -> Outcome {
-    match format.format.shape {
-        Shape::Json | Shape::Yaml => print_result(format.format, object, ""),
-        Shape::Table | Shape::Csv | Shape::Compact => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +355,10 @@ mod tests {
         let changed = EditableConfig::parse("config:\n  a: 7\n", &base).unwrap();
         assert_eq!(changed, Values::from([("a".into(), "7".into())]));
         assert!(EditableConfig::parse("confg: {}", &base).is_err());
+        for nothing_said in ["{}", "config:", "config: null"] {
+            assert!(EditableConfig::parse(nothing_said, &base).is_err(), "{nothing_said}");
+        }
+        assert_eq!(EditableConfig::parse("config: {}", &base).unwrap(), Values::new());
     }
 
     #[test]

@@ -1,17 +1,23 @@
-//! The client's files: remotes and command aliases in `config.yml`, and where the socket is.
+//! The client's configuration: remotes and command aliases in `config.yml`, and where the socket is.
 
-use std::collections::BTreeMap;
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Outcome};
-use crate::output::{Node, Times, from_yaml};
+use crate::output::from_yaml;
+
+pub(crate) use file::{Document, lock, replace};
 
 /// The name of the remote that is this machine.
 pub(crate) const LOCAL: &str = "local";
+/// The name of the configuration file.
+const FILE_NAME: &str = "config.yml";
+/// The one remote of lxc's that is built in until a file of the user's leaves it out.
+const IMAGES: &str = "images";
 /// State directory of our daemon.
 const OUR_DIR: &str = "/var/lib/lxd-imaged";
 /// State directory of a real LXD.
@@ -44,9 +50,13 @@ pub(crate) struct RemoteEntry {
 pub(crate) struct Config {
     /// The directory of the client's files.
     pub(crate) dir: PathBuf,
+    /// The directory of the machine's files.
+    pub(crate) global_dir: PathBuf,
     pub(crate) default_remote: String,
     pub(crate) remotes: BTreeMap<String, RemoteEntry>,
     pub(crate) aliases: BTreeMap<String, String>,
+    /// Names of aliases that the machine's configuration has.
+    pub(crate) global_aliases: BTreeSet<String>,
     /// Why the file could not be read; then only what is built in is known.
     pub(crate) broken: Option<String>,
 }
@@ -63,14 +73,17 @@ struct ConfigFile {
 impl Config {
     /// Reads the configuration of this user; `force_local` looks at nothing but the socket.
     pub(crate) fn load(force_local: bool) -> Self {
-        let dir = config_dir();
-        let mut config = Self { dir, default_remote: LOCAL.into(), ..Self::default() };
-        config.remotes = builtin();
+        let mut config = Self {
+            dir: config_dir(),
+            global_dir: set("LXD_GLOBAL_CONF").unwrap_or_else(|| "/etc/lxd".into()),
+            default_remote: LOCAL.into(),
+            remotes: builtin(),
+            ..Self::default()
+        };
         if force_local {
             return config;
         }
-        let global = env::var_os("LXD_GLOBAL_CONF").map_or("/etc/lxd".into(), PathBuf::from);
-        config.merge(&global.join("config.yml"), true);
+        config.merge(&config.global_dir.join(FILE_NAME), true);
         config.merge(&config.path(), false);
         if let Ok(name) = env::var("LXC_REMOTE")
             && !name.is_empty()
@@ -81,7 +94,7 @@ impl Config {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.dir.join("config.yml")
+        self.dir.join(FILE_NAME)
     }
 
     fn merge(&mut self, path: &Path, global: bool) {
@@ -102,6 +115,9 @@ impl Config {
     }
 
     fn take(&mut self, file: ConfigFile, global: bool) {
+        if file.remotes.is_some() && !global {
+            self.remotes.remove(IMAGES);
+        }
         for (name, mut entry) in file.remotes.unwrap_or_default() {
             entry.global = global;
             if name == LOCAL {
@@ -113,39 +129,14 @@ impl Config {
                 self.remotes.insert(name, entry);
             }
         }
-        self.aliases.extend(file.aliases.unwrap_or_default());
+        let aliases = file.aliases.unwrap_or_default();
+        if global {
+            self.global_aliases.extend(aliases.keys().cloned());
+        }
+        self.aliases.extend(aliases);
         if let Some(name) = file.default_remote.filter(|name| !name.is_empty()) {
             self.default_remote = name;
         }
-    }
-
-    /// Replaces the command aliases in the file; everything else in it stays.
-    pub(crate) fn save_aliases(&self, aliases: &BTreeMap<String, String>) -> Outcome {
-        if let Some(broken) = &self.broken {
-            return Err(Failure::new(broken.clone()).hint("Repair that file first."));
-        }
-        let path = self.path();
-        let mut file = match std::fs::read_to_string(&path) {
-            Ok(text) => parse_node(&text).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", path.display()))
-            })?,
-            Err(_) => Vec::new(),
-        };
-        let entries = aliases.iter().map(|(k, v)| (k.clone(), Node::Text(v.clone()))).collect();
-        file.retain(|(key, _)| key != "aliases");
-        file.push(("aliases".to_owned(), Node::Map(entries)));
-        self.write(&path, &Node::Map(file).yaml(Times::Plain))
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
-    }
-
-    /// A temporary file and a rename, so that no reader ever sees half a file.
-    fn write(&self, path: &Path, text: &str) -> std::io::Result<()> {
-        std::fs::create_dir_all(&self.dir)?;
-        let mut file = tempfile::Builder::new().prefix(".config").tempfile_in(&self.dir)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
     }
 }
 
@@ -156,21 +147,23 @@ fn parse(text: &str) -> Result<ConfigFile, String> {
     from_yaml(text)
 }
 
-fn parse_node(text: &str) -> Result<Vec<(String, Node)>, String> {
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    match from_yaml(text)? {
-        Node::Map(entries) => Ok(entries),
-        _ => Err("it is not a map".to_owned()),
-    }
+fn config_dir() -> PathBuf {
+    set("LXD_CONF").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".config/lxc"))
 }
 
-fn config_dir() -> PathBuf {
-    match env::var_os("LXD_CONF").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir),
-        None => env::home_dir().unwrap_or_default().join(".config/lxc"),
+/// The path in an environment variable that is set and not empty.
+fn set(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Where catalogs of image servers are kept: with the configuration where that was moved, else
+/// where the user's caches are.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    if let Some(dir) = set("LXD_CONF") {
+        return Some(dir.join("cache"));
     }
+    let caches = set("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")))?;
+    Some(caches.join("lxd-cli"))
 }
 
 fn builtin() -> BTreeMap<String, RemoteEntry> {
@@ -184,16 +177,20 @@ fn builtin() -> BTreeMap<String, RemoteEntry> {
     let local = RemoteEntry { addr: "unix://".into(), is_static: true, ..RemoteEntry::default() };
     BTreeMap::from([
         (LOCAL.to_owned(), local),
-        ("images".to_owned(), streams("https://images.linuxcontainers.org", false)),
+        (IMAGES.to_owned(), streams("https://images.linuxcontainers.org", false)),
         ("ubuntu".to_owned(), streams("https://cloud-images.ubuntu.com/releases", true)),
         ("ubuntu-daily".to_owned(), streams("https://cloud-images.ubuntu.com/daily", true)),
     ])
 }
 
-/// Where the local daemon listens: `LXD_SOCKET`, else in `LXD_DIR`, else ours, else a real
-/// LXD's when only that one is there.
+/// Where the local daemon listens, as an absolute path: `LXD_SOCKET`, else in `LXD_DIR`, else
+/// ours, else a real LXD's when only that one is there.
 pub(crate) fn local_socket() -> PathBuf {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let socket = named_socket();
+    std::path::absolute(&socket).unwrap_or(socket)
+}
+
+fn named_socket() -> PathBuf {
     if let Some(socket) = set("LXD_SOCKET") {
         return socket;
     }
@@ -206,10 +203,10 @@ pub(crate) fn local_socket() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const FILE: &str = "\
+    pub(super) const FILE: &str = "\
 default-remote: s2
 remotes:
   images:
@@ -230,7 +227,7 @@ aliases:
   il: image list -f csv
 ";
 
-    fn with_file(text: &str) -> (tempfile::TempDir, Config) {
+    pub(super) fn with_file(text: &str) -> (tempfile::TempDir, Config) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.yml"), text).unwrap();
         let mut config = Config {
@@ -255,22 +252,15 @@ aliases:
     }
 
     #[test]
-    fn saving_aliases_keeps_everything_else() {
-        let (_dir, config) = with_file(FILE);
-        config.save_aliases(&BTreeMap::from([("ll".into(), "image list @ARGS@".into())])).unwrap();
-        let text = std::fs::read_to_string(config.path()).unwrap();
-        assert!(text.contains("something_new: 7"), "{text}");
-        assert!(text.contains("  s2:\n    addr: https://127.0.0.1:37444\n"), "{text}");
-        let (_dir, again) = with_file(&text);
-        assert_eq!(again.remotes, config.remotes);
-        assert_eq!(again.aliases.len(), 1);
+    fn the_images_remote_is_built_in_until_a_file_leaves_it_out() {
+        assert!(with_file("").1.remotes.contains_key("images"));
+        assert!(with_file("aliases: {}").1.remotes.contains_key("images"));
+        assert!(!with_file("remotes: {}").1.remotes.contains_key("images"));
     }
 
     #[test]
-    fn a_broken_file_leaves_the_built_in_remotes_and_is_never_overwritten() {
+    fn a_broken_file_leaves_the_built_in_remotes() {
         let (_dir, config) = with_file("remotes: [");
         assert!(config.remotes.contains_key(LOCAL) && config.broken.is_some());
-        config.save_aliases(&BTreeMap::new()).unwrap_err();
-        assert_eq!(std::fs::read_to_string(config.path()).unwrap(), "remotes: [");
     }
 }

@@ -1,0 +1,242 @@
+//! Connections to other servers: who we are, which way out, and one client for all that ask at
+//! once, so that a catalog is read once for fifty callers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::url::Url;
+use lxd_proto::config;
+use lxd_proto::net::{Access, Authorities, Identity, Proxies};
+use lxd_proto::remote::{self, Protocol, Remote, RemoteSpec};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::error::{Error, Result};
+
+/// How long an unused client is kept, with what it knows about its server.
+const KEPT: Duration = Duration::from_mins(1);
+/// Clients that are kept at most.
+const MOST: usize = 16;
+/// Environment variable: how long a silent server is waited for, in seconds, instead of a minute.
+const IDLE_TIMEOUT: &str = "LXD_IMAGED_IDLE_TIMEOUT";
+/// The longest address of a server, in bytes.
+const LONGEST_ADDRESS: usize = 2048;
+
+/// Makes a client; a test puts its own servers here.
+pub type Connector =
+    Arc<dyn Fn(RemoteSpec, &Access) -> remote::Result<Arc<dyn Remote>> + Send + Sync>;
+
+/// Clients for servers that were asked lately.
+pub struct Origins {
+    connector: Connector,
+    /// Read once: it is a long list.
+    authorities: Authorities,
+    known: Mutex<Vec<Known>>,
+}
+
+struct Known {
+    spec: RemoteSpec,
+    /// What the proxies were when it was made.
+    proxies: [String; 3],
+    remote: Arc<dyn Remote>,
+    used: Instant,
+}
+
+impl fmt::Debug for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origins").field("known", &self.known.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Origins {
+    /// No client yet; `connector` makes them.
+    pub fn new(connector: Connector) -> Self {
+        Self { connector, authorities: Authorities::system(), known: Mutex::default() }
+    }
+
+    /// Drops clients that nobody has used for a while.
+    pub fn tidy(&self) {
+        self.known.lock().retain(|known| known.used.elapsed() < KEPT);
+    }
+}
+
+impl Default for Origins {
+    fn default() -> Self {
+        Self::new(Arc::new(lxd_simplestreams::connect))
+    }
+}
+
+/// The client for a server. Opens no connection.
+pub fn connect(app: &App, spec: &RemoteSpec) -> Result<Arc<dyn Remote>> {
+    let values = app.catalog.config();
+    let value = |key: &str| values.get(key).cloned().unwrap_or_default();
+    let proxies =
+        [value(config::PROXY_HTTP), value(config::PROXY_HTTPS), value(config::PROXY_IGNORE_HOSTS)];
+    let mut known = app.origins.known.lock();
+    known.retain(|known| known.used.elapsed() < KEPT);
+    if let Some(known) = known.iter_mut().find(|k| k.spec == *spec && k.proxies == proxies) {
+        known.used = Instant::now();
+        return Ok(known.remote.clone());
+    }
+    let remote = (app.origins.connector)(spec.clone(), &access(app, &proxies)?)
+        .map_err(|error| failed(spec, "Failed to connect", error))?;
+    if known.len() >= MOST {
+        known.remove(0);
+    }
+    let used = Instant::now();
+    known.push(Known { spec: spec.clone(), proxies, remote: remote.clone(), used });
+    Ok(remote)
+}
+
+/// The ways out as the configuration has them now.
+pub fn access_now(app: &App) -> Result<Access> {
+    let values = app.catalog.config();
+    let value = |key: &str| values.get(key).cloned().unwrap_or_default();
+    access(
+        app,
+        &[value(config::PROXY_HTTP), value(config::PROXY_HTTPS), value(config::PROXY_IGNORE_HOSTS)],
+    )
+}
+
+/// Who we are to other servers, and which way we reach them.
+fn access(app: &App, [http, https, ignored]: &[String; 3]) -> Result<Access> {
+    let directory = crate::directory::Directory::new(&app.root);
+    let identity = Identity::load(&directory.certificate(), &directory.key())
+        .map_err(|error| Error::Internal(format!("cannot use the server certificate: {error}")))?;
+    let mut access = Access::anonymous(user_agent());
+    access.identity = Some(identity);
+    access.authorities = app.origins.authorities.clone();
+    access.proxies = Proxies::new(http, https, ignored);
+    access.cache = Some(directory.cache());
+    if let Some(seconds) = std::env::var(IDLE_TIMEOUT).ok().and_then(|value| value.parse().ok()) {
+        access.limits.idle = Duration::from_secs(seconds);
+    }
+    Ok(access)
+}
+
+/// How we introduce ourselves, in the form LXD uses.
+pub fn user_agent() -> String {
+    format!(
+        "LXD {} (Linux; lxd-imaged {})",
+        lxd_proto::server::SPOKEN_VERSION,
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// A server as a request describes it.
+///
+/// # Errors
+/// [`Error::BadRequest`] when it is not an https address: nothing else leaves this machine, and
+/// no request makes the daemon open a file or a socket of its own.
+pub fn spec(server: &str, protocol: &str, certificate: &str, project: &str) -> Result<RemoteSpec> {
+    let protocol: Protocol = protocol
+        .parse()
+        .map_err(|_| Error::BadRequest(format!("Unsupported protocol: {}", clip(protocol))))?;
+    https(server)?;
+    Ok(RemoteSpec {
+        address: server.trim_end_matches('/').to_owned(),
+        protocol,
+        certificate: certificate.trim().to_owned(),
+        project: if project == lxd_proto::project::DEFAULT {
+            String::new()
+        } else {
+            project.to_owned()
+        },
+    })
+}
+
+/// The address, if it is an https one.
+pub fn https(address: &str) -> Result<Url> {
+    let refuse =
+        |why: &str| Err(Error::BadRequest(format!("cannot use \"{}\": {why}", clip(address))));
+    if address.len() > LONGEST_ADDRESS {
+        return refuse("the address is too long");
+    }
+    match Url::parse(address) {
+        Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),
+        Ok(url) if url.scheme() == "http" => {
+            refuse("images are fetched over https only; plain http can be changed on its way")
+        }
+        Ok(_) => refuse("an image server has an https:// address"),
+        Err(error) => refuse(&error.to_string()),
+    }
+}
+
+/// The error of a server, in the words that LXD's client looks for.
+pub fn failed(spec: &RemoteSpec, what: &str, source: remote::Error) -> Error {
+    if matches!(source, remote::Error::Cancelled) {
+        return Error::Cancelled;
+    }
+    let what = match &source {
+        // lxc tries the server's next address when it reads "Unable to connect to".
+        remote::Error::Connect { endpoint, source } => {
+            let server = match spec.protocol {
+                Protocol::Lxd => "LXD server",
+                Protocol::Simplestreams => "simple streams server",
+            };
+            format!(
+                "Failed to connect to {server} \"{}\": Unable to connect to: {endpoint} ({source})",
+                redacted(&spec.address)
+            )
+        }
+        source => format!("{what}: {source}"),
+    };
+    Error::Origin { what, source: Arc::new(source) }
+}
+
+/// The address without a password.
+fn redacted(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("***"));
+            url.to_string()
+        }
+        _ => address.to_owned(),
+    }
+}
+
+/// At most 80 characters of a stranger's text, for an error message.
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_leaves_the_machine() {
+        for server in ["https://images.example", "https://10.0.0.1:8443/", "https://[::1]:1/a"] {
+            let spec = spec(server, "simplestreams", "", "default").unwrap();
+            assert!(!spec.address.ends_with('/') && spec.project.is_empty());
+        }
+        for server in [
+            "",
+            "images.example",
+            "http://images.example",
+            "file:///etc/passwd",
+            "unix:///run/x.socket",
+            "/run/x.socket",
+            "https://",
+            "ftp://a",
+        ] {
+            assert!(spec(server, "lxd", "", "").is_err(), "{server}");
+        }
+        let error = spec("https://a", "direct", "", "").unwrap_err();
+        assert_eq!(error.to_string(), "Unsupported protocol: direct");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_as_lxc_wants_to_hear_it() {
+        let spec = spec("https://u:secret@10.0.0.1:8443", "lxd", "", "").unwrap();
+        let source = remote::Error::Connect {
+            endpoint: "10.0.0.1:8443".into(),
+            source: std::io::ErrorKind::ConnectionRefused.into(),
+        };
+        let text = failed(&spec, "Failed", source).to_string();
+        assert!(text.contains("Unable to connect to: 10.0.0.1:8443"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

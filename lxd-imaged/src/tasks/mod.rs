@@ -1,0 +1,32 @@
+//! What the daemon does by itself: one loop, one pass after the other.
+//!
+//! Each task is a plain function that looks at the store once and does what is due by
+//! [`Clock`](crate::clock::Clock); how often the loop asks does not matter.
+
+pub mod expiry;
+pub mod update;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::App;
+
+/// Time between two passes.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Runs all tasks until the daemon ends.
+pub async fn run(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        app.origins.tidy();
+        if let Err(error) = expiry::run_once(&app).await {
+            tracing::error!(%error, "cannot remove expired images");
+        }
+        update::run_once(&app).await;
+    }
+}

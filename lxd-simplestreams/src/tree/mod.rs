@@ -1,0 +1,373 @@
+//! One tree on a web server: its documents, asked for no more than needed, as one listing.
+
+mod failure;
+mod provenance;
+mod shared;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lxd_proto::net::{Access, Http, KnownVersion};
+use lxd_proto::remote::{Error, Result};
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::cache::{CacheFile, Key};
+use crate::convert::{self, Listed};
+use crate::document::{Catalog, Index, MAX_DOCUMENT, ParseError};
+use crate::listing::{self, Damaged, Listing, Rules};
+use crate::path::TreePath;
+use failure::{Failure, copy, is_passing, no_tree};
+use provenance::{Known, Provenance};
+
+pub(crate) use shared::tree;
+
+/// The one path that every tree has.
+const INDEX: &str = "streams/v1/index.json";
+/// Catalogs of one tree.
+const MAX_CATALOGS: usize = 64;
+/// Catalogs that are asked for at once.
+const AT_ONCE: usize = 4;
+/// What was asked for less than this ago is not asked for again: questions come in bursts.
+/// Short enough that nobody who has just published something misses it.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// How sure the caller needs to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// All known catalogs are current.
+    Catalogs,
+    /// So is the list of catalogs.
+    Index,
+}
+
+/// A tree. Clones of the `Arc` it lives in share its listing and its connections.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    http: Http,
+    root: Url,
+    key: Key,
+    cache: CacheFile,
+    rules: Rules,
+    /// Held while the server is asked: whoever comes meanwhile gets the same answer.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    loaded: bool,
+    current: Option<Arc<Current>>,
+    catalogs_checked: Option<Instant>,
+    index_checked: Option<Instant>,
+    /// How the last question ended when it did in nothing.
+    failed: Option<(Instant, Arc<Error>)>,
+}
+
+/// A listing and where it is from.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) listing: Listing,
+    provenance: Provenance,
+}
+
+/// What the server says about a catalog.
+enum Answer {
+    /// It is the one that we have; perhaps under a new version.
+    Same(Known),
+    /// It is another one.
+    New(Known, Vec<Listed>),
+}
+
+impl Tree {
+    fn new(address: &Url, certificate: &str, access: &Access, key: Key) -> Result<Self> {
+        Ok(Self {
+            http: Http::new(access, certificate)?,
+            root: address.clone(),
+            key,
+            cache: CacheFile::new(access.cache.as_deref(), key),
+            rules: Rules::for_address(address.as_str()),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The way to the server.
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Where a file of the tree is.
+    pub(crate) fn url(&self, path: &TreePath) -> Url {
+        let mut url = self.root.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.as_str().split('/'));
+        }
+        url
+    }
+
+    /// What messages call the tree: its address without user and password.
+    pub(crate) fn name(&self) -> String {
+        let mut url = self.root.clone();
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.to_string()
+    }
+
+    /// The listing in hand, whatever its age.
+    pub(crate) async fn held(&self) -> Option<Arc<Current>> {
+        self.state.lock().await.current.clone()
+    }
+
+    /// The listing of now, or an older one when the server fails in passing.
+    pub(crate) async fn current(&self, need: Need) -> Result<Arc<Current>> {
+        let arrived = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some((_, error)) = state.failed.as_ref().filter(|(when, _)| *when >= arrived) {
+            // It was for us, too: fifty callers do not wait for a dead server one by one.
+            return Err(copy(error));
+        }
+        if !state.loaded {
+            state.current = self.load().await;
+            state.loaded = true;
+        }
+        if let Some(current) = &state.current
+            && state.is_fresh(need)
+        {
+            return Ok(Arc::clone(current));
+        }
+        let known = state.current.clone();
+        let index = need == Need::Index
+            || known.as_ref().is_none_or(|known| known.provenance.index_is_due());
+        let answer = match self.refresh(known.clone(), index).await {
+            // The catalog has moved.
+            Err(failure) if !index && failure.error.is_not_found() => {
+                self.refresh(known.clone(), true).await
+            }
+            answer => answer,
+        };
+        // Who has just failed is not asked about the index at once.
+        let index = index || answer.is_err();
+        let current = match (answer, known) {
+            (Ok(current), _) => current,
+            (Err(Failure { error, passing: true }), Some(known)) => {
+                tracing::warn!(
+                    server = self.name(), unchanged_s = known.provenance.age().as_secs(), %error,
+                    "the server does not answer properly; its images are shown as last seen"
+                );
+                known
+            }
+            (Err(failure), _) => {
+                let error = no_tree(failure.error, &self.name());
+                state.failed = Some((Instant::now(), Arc::new(copy(&error))));
+                return Err(error);
+            }
+        };
+        state.set(&current, index);
+        Ok(current)
+    }
+
+    /// Forgets a listing that turned out to be damaged.
+    pub(crate) async fn forget(&self, damaged: Damaged) {
+        tracing::warn!(server = self.name(), error = %damaged, "asking the server again");
+        let mut state = self.state.lock().await;
+        *state = State { loaded: true, ..State::default() };
+        let cache = self.cache.clone();
+        blocking(move || cache.remove()).await;
+    }
+
+    async fn load(&self) -> Option<Arc<Current>> {
+        let (cache, key) = (self.cache.clone(), self.key);
+        let loaded = blocking(move || {
+            let listing = cache.load()?;
+            let provenance = Provenance::read(listing.header(), key)?;
+            Some(Current { listing, provenance })
+        });
+        loaded.await.flatten().map(Arc::new)
+    }
+
+    /// Asks the server for its catalogs, and for the list of them when `index` says so.
+    async fn refresh(
+        &self,
+        known: Option<Arc<Current>>,
+        index: bool,
+    ) -> Result<Arc<Current>, Failure> {
+        let provenance = known.as_ref().map(|known| &known.provenance);
+        let mut next = match provenance {
+            Some(provenance) if !index => provenance.clone(),
+            _ => self.index(provenance).await?,
+        };
+        let old = provenance.map_or(&[][..], |provenance| &provenance.catalogs);
+        let answers: Vec<Answer> = stream::iter(next.catalogs.clone())
+            .map(|wanted| {
+                let known = old.iter().find(|known| known.path == wanted.path).cloned();
+                self.catalog(wanted.path, known)
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        next.catalogs = answers.iter().map(|answer| answer.known().clone()).collect();
+        if let Some(known) = known.as_ref().filter(|known| known.provenance.is_same(&next)) {
+            return Ok(Arc::clone(known));
+        }
+        next.touch();
+        let (cache, rules) = (self.cache.clone(), self.rules);
+        let built = blocking(move || {
+            let listing = build(known.as_deref(), &next, answers, rules)?;
+            cache.store(&listing);
+            Ok(Arc::new(Current { listing, provenance: next }))
+        });
+        match built.await {
+            Some(Ok(current)) => Ok(current),
+            Some(Err(reason)) => Err(self.undecodable(INDEX, reason)),
+            None => Err(self.undecodable(INDEX, "reading it was interrupted".to_owned())),
+        }
+    }
+
+    /// The list of catalogs as the server has it now.
+    async fn index(&self, known: Option<&Provenance>) -> Result<Provenance, Failure> {
+        let path = TreePath::parse(INDEX)
+            .ok_or_else(|| self.undecodable(INDEX, "it is no path".to_owned()))?;
+        let fetched = self.document(&path, known.map(|known| &known.index)).await?;
+        let (version, body) = match (fetched, known) {
+            (Some(fetched), _) => fetched,
+            (None, Some(known)) => return Ok(known.with_index_checked()),
+            (None, None) => {
+                return Err(self.undecodable(INDEX, "\"not modified\" from what?".to_owned()));
+            }
+        };
+        let index =
+            Index::parse(&body).map_err(|error| self.undecodable(INDEX, error.to_string()))?;
+        let mut catalogs = Vec::new();
+        for text in index.catalogs() {
+            let Some(path) = TreePath::parse(text) else {
+                let reason = format!("the catalog \"{}\" lies outside", text.escape_debug());
+                return Err(self.undecodable(INDEX, reason));
+            };
+            if catalogs.len() == MAX_CATALOGS {
+                let reason = format!("it names more than {MAX_CATALOGS} catalogs");
+                return Err(self.undecodable(INDEX, reason));
+            }
+            if !catalogs.iter().any(|known: &Known| known.path == path.as_str()) {
+                catalogs.push(Known::unseen(&path));
+            }
+        }
+        Ok(Provenance::new(self.key, Known::of(&path, version, &body), catalogs))
+    }
+
+    /// A catalog as the server has it now.
+    async fn catalog(&self, path: String, known: Option<Known>) -> Result<Answer, Failure> {
+        let tree_path = TreePath::parse(&path)
+            .ok_or_else(|| self.undecodable(&path, "it is no path".to_owned()))?;
+        let Some((version, body)) = self.document(&tree_path, known.as_ref()).await? else {
+            return Ok(Answer::Same(known.unwrap_or_else(|| Known::unseen(&tree_path))));
+        };
+        let now = Known::of(&tree_path, version, &body);
+        if known.is_some_and(|known| known.sha256 == now.sha256) {
+            return Ok(Answer::Same(now));
+        }
+        let parsed = blocking(move || -> Result<Vec<Listed>, ParseError> {
+            Catalog::parse(&body).map(|catalog| convert::images(&catalog))
+        });
+        match parsed.await {
+            Some(Ok(images)) => Ok(Answer::New(now, images)),
+            Some(Err(error)) => Err(self.undecodable(&path, error.to_string())),
+            None => Err(self.undecodable(&path, "reading it was interrupted".to_owned())),
+        }
+    }
+
+    /// A document, unless it is still the known one.
+    async fn document(
+        &self,
+        path: &TreePath,
+        known: Option<&Known>,
+    ) -> Result<Option<(KnownVersion, bytes::Bytes)>, Failure> {
+        let version = known.map(Known::version).unwrap_or_default();
+        let fetched = self.http.document(self.url(path).as_str(), &version, MAX_DOCUMENT).await;
+        let fetched = fetched.map_err(|error| Failure { passing: is_passing(&error), error })?;
+        Ok(fetched.map(|document| (document.version, document.body)))
+    }
+
+    fn undecodable(&self, path: &str, reason: String) -> Failure {
+        let what = format!("{path} of {}", self.name());
+        // Perhaps somebody is just writing it.
+        Failure { error: Error::Decode { what, reason }, passing: true }
+    }
+}
+
+impl State {
+    fn is_fresh(&self, need: Need) -> bool {
+        let checked = match need {
+            Need::Catalogs => self.catalogs_checked,
+            Need::Index => self.index_checked,
+        };
+        checked.is_some_and(|checked| checked.elapsed() < FRESH)
+    }
+
+    fn set(&mut self, current: &Arc<Current>, index: bool) {
+        self.current = Some(Arc::clone(current));
+        let now = Some(Instant::now());
+        self.catalogs_checked = now;
+        if index {
+            self.index_checked = now;
+        }
+    }
+}
+
+impl Answer {
+    fn known(&self) -> &Known {
+        match self {
+            Self::Same(known) | Self::New(known, _) => known,
+        }
+    }
+}
+
+/// The listing of what the answers say, with what was known about catalogs that are the same.
+fn build(
+    known: Option<&Current>,
+    next: &Provenance,
+    answers: Vec<Answer>,
+    rules: Rules,
+) -> Result<Listing, String> {
+    let header = next.to_bytes();
+    let same = answers.iter().all(|answer| matches!(answer, Answer::Same(_)));
+    let too_large = |error: listing::TooLarge| error.to_string();
+    if let Some(known) = known
+        && same
+        && known.provenance.has_same_catalogs(next)
+    {
+        return known.listing.with_header(&header).map_err(too_large);
+    }
+    let mut found = Vec::new();
+    for (number, answer) in (0_u16..).zip(answers) {
+        match (answer, known) {
+            (Answer::New(_, images), _) => {
+                found.extend(images.into_iter().map(|listed| (number, listed)));
+            }
+            (Answer::Same(same), Some(known)) => {
+                let Some(old) = known.provenance.number(&same.path) else { continue };
+                for listed in known.listing.listed() {
+                    let (catalog, listed) = listed.map_err(|error| error.to_string())?;
+                    if catalog == old {
+                        found.push((number, listed));
+                    }
+                }
+            }
+            (Answer::Same(_), None) => {}
+        }
+    }
+    if found.len() > convert::MAX_IMAGES {
+        return Err(format!("its catalogs have more than {} images", convert::MAX_IMAGES));
+    }
+    listing::build(&header, found, rules).map_err(too_large)
+}
+
+/// Runs what needs time or waits for a disk where it holds up nobody; `None` if it panics.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// The SHA-256 of a document, in hex.
+fn sha256(body: &[u8]) -> String {
+    hex::encode(Sha256::digest(body))
+}
