@@ -3,6 +3,7 @@
 //! Requests read here and nowhere else. Only the database's writer changes it, after each
 //! commit, so that what is listed is on disk.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -56,6 +57,24 @@ pub struct Entry {
     pub origin: Option<Origin>,
 }
 
+/// The image as others see it: the way to its origin may hold a password, which only the daemon
+/// itself needs.
+pub fn shown(image: &Image) -> Cow<'_, Image> {
+    let server = image.update_source.as_ref().map(|source| source.server.as_str());
+    let bare = server.and_then(|server| {
+        let mut url = url::Url::parse(server).ok()?;
+        let secret = !url.username().is_empty() || url.password().is_some();
+        (secret && url.set_password(None).is_ok() && url.set_username("").is_ok())
+            .then(|| url.to_string())
+    });
+    let Some(bare) = bare else { return Cow::Borrowed(image) };
+    let mut image = image.clone();
+    if let Some(source) = &mut image.update_source {
+        source.server = bare;
+    }
+    Cow::Owned(image)
+}
+
 impl Entry {
     fn new(
         mut image: Image,
@@ -65,7 +84,7 @@ impl Entry {
     ) -> Self {
         image.refresh = origin.as_ref().and_then(|origin| origin.refresh.clone());
         // An image has only strings, numbers and lists: rendering cannot fail.
-        let json = serde_json::to_string(&image).unwrap_or_default().into_boxed_str();
+        let json = serde_json::to_string(&shown(&image)).unwrap_or_default().into_boxed_str();
         Self { image, json, head, rootfs, origin }
     }
 
@@ -420,6 +439,25 @@ impl Observer for Catalog {
                 Change::Trust(change) => self.trust.apply(change),
                 other => contents.apply(other),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_an_origin_is_shown_to_nobody() {
+        let json = r#"{"fingerprint": "FP", "architecture": "x86_64", "update_source":
+            {"alias": "a", "certificate": "", "protocol": "simplestreams", "server": "URL"}}"#
+            .replace("FP", &"0".repeat(64));
+        for (server, seen) in [
+            ("https://bob:s3cret@127.0.0.1:8443/x", "https://127.0.0.1:8443/x"),
+            ("https://127.0.0.1:8443", "https://127.0.0.1:8443"),
+        ] {
+            let image: Image = serde_json::from_str(&json.replace("URL", server)).unwrap();
+            assert_eq!(shown(&image).update_source.as_ref().unwrap().server, seen);
         }
     }
 }

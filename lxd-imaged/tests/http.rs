@@ -631,3 +631,26 @@ async fn files_of_a_lost_database_stay() {
     assert!(refused.to_string().contains("from a backup"), "{refused}");
     assert_eq!(std::fs::read_dir(temp.path().join("blobs")).unwrap().count(), files.len());
 }
+
+#[tokio::test]
+async fn a_push_token_lets_in_bytes_and_nothing_else() {
+    let daemon = Daemon::new().await;
+    let other = daemon.upload(unified("other"), &[("x-lxd-aliases", "alias=taken")]).await;
+    let image = unified("pushed");
+    let fingerprint = sha256(&image);
+    let source = json!({"type": "image", "mode": "push", "fingerprint": fingerprint});
+    let token = daemon.call("POST", "/1.0/images", json!({"source": source})).await;
+    let secret = token.metadata()["metadata"]["secret"].as_str().unwrap().to_owned();
+    let request = Request::post("/1.0/images")
+        .header("x-lxd-secret", secret)
+        .header("x-lxd-fingerprint", &fingerprint)
+        .header("x-lxd-public", "1")
+        .header("x-lxd-aliases", "alias=taken&alias=new")
+        .header("x-lxd-alias-reuse", "1");
+    let answer = daemon.send(Viewer::Stranger, request, Body::from(image)).await;
+    assert_eq!(daemon.end_of(&answer).await["status"], "Success");
+    let pushed = daemon.get(&format!("/1.0/images/{fingerprint}")).await.metadata();
+    assert_eq!((&pushed["public"], &pushed["aliases"]), (&json!(false), &json!([])));
+    let taken = daemon.get("/1.0/images/aliases/taken").await.metadata();
+    assert_eq!(taken["target"], other["metadata"]["fingerprint"]);
+}

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::{HeaderMap, Uri, header};
@@ -19,6 +20,10 @@ use crate::service::upload::{Request, SILENCE};
 
 /// The largest JSON body, in bytes.
 pub(super) const JSON_LIMIT: usize = 1 << 20;
+/// The largest JSON body of a stranger: a certificate and a token have a few thousand bytes.
+const STRANGERS_LIMIT: usize = 32 << 10;
+/// How long it may take.
+const STRANGERS_TIME: Duration = Duration::from_secs(10);
 
 /// Query of a request, decoded.
 #[derive(Debug)]
@@ -48,10 +53,19 @@ impl<'a> Query<'a> {
 
 /// A JSON body of bounded size. Go clients send it with or without a content type.
 pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
-    let body = in_time(Limited::new(body, JSON_LIMIT).collect()).await?;
+    bounded(body, JSON_LIMIT, SILENCE).await
+}
+
+/// The same from a caller who may be anybody: thousands of them together must not hold much.
+pub(super) async fn small_json<T: DeserializeOwned>(body: Body) -> Result<T> {
+    bounded(body, STRANGERS_LIMIT, STRANGERS_TIME).await
+}
+
+async fn bounded<T: DeserializeOwned>(body: Body, limit: usize, time: Duration) -> Result<T> {
+    let body = within(time, Limited::new(body, limit).collect()).await?;
     let bytes = body.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
-            Error::BadRequest(format!("the request body has more than {JSON_LIMIT} bytes"))
+            Error::BadRequest(format!("the request body has more than {limit} bytes"))
         } else {
             Error::Upload(error.to_string())
         }
@@ -61,8 +75,12 @@ pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
 
 /// What must be over in the time that a client may be silent.
 pub(super) async fn in_time<T>(work: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(SILENCE, work).await.map_err(|_| {
-        Error::Upload(format!("the request body did not end within {} s", SILENCE.as_secs()))
+    within(SILENCE, work).await
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(time, work).await.map_err(|_| {
+        Error::Upload(format!("the request body did not end within {} s", time.as_secs()))
     })
 }
 

@@ -226,11 +226,21 @@ async fn unified_or_json(
         }
     }
     let length = header_text(headers, header::CONTENT_LENGTH).parse().ok();
-    let request = Request { push, ..extract::upload_request(headers)? };
+    let request = pushed(extract::upload_request(headers)?, push);
     let mut upload = Upload::new(app, caller, request);
     let body = stream::iter([Ok(start.freeze())]).chain(bytes(body));
     upload.unified(body, length).await?;
     upload.into_operation()
+}
+
+/// What of a request counts that a push token has let in: the bytes and what they are, but not
+/// what is to become of them here. That was said by whoever asked for the token.
+fn pushed(request: Request, push: Option<Wish>) -> Request {
+    if push.is_none() {
+        return request;
+    }
+    let Request { filename, properties, expected, .. } = request;
+    Request { filename, properties, expected, push, ..Request::default() }
 }
 
 /// As much of the body as is needed to tell JSON from an image, and whether that is all of it.
@@ -274,7 +284,7 @@ async fn split(
     body: Body,
     boundary: String,
 ) -> Result<Operation> {
-    let mut request = Request { push, ..extract::upload_request(headers)? };
+    let mut request = pushed(extract::upload_request(headers)?, push);
     // LXD records the name of the rootfs part, whatever the header says.
     request.filename.clear();
     let mut upload = Upload::new(app, caller, request);

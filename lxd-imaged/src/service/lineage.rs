@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub fn history(app: &App, caller: &Caller, prefix: &Prefix) -> Result<Vec<ImageVersion>> {
     let entry = images::get(app, caller, prefix)?;
     let shown = |entry: &Arc<Entry>| ImageVersion {
-        image: entry.image.clone(),
+        image: crate::catalog::shown(&entry.image).into_owned(),
         replaced_at: entry.origin.as_ref().and_then(|origin| origin.replaced_at),
     };
     let versions = versions(app, &entry);

@@ -217,11 +217,9 @@ impl Copy {
         if !self.reuse {
             claims::refuse_taken(&claims, Some(expected))?;
         }
-        if self.auto_update {
-            self.warn_about_updates(job);
-        }
+        let follows = self.auto_update && Self::can_follow(job);
         // A copy that is to follow its source must be made known to the server as one.
-        if !self.auto_update && target.has(&expected).await? {
+        if !follows && target.has(&expected).await? {
             job.apply(target).await?;
             claims::set(&target.server, &claims, expected, self.reuse).await?;
             return Ok(Report {
@@ -236,7 +234,8 @@ impl Copy {
         Ok(Report { fingerprint, status: "copied", mode: Some(mode), aliases: claims })
     }
 
-    fn warn_about_updates(&self, job: &Job<'_>) {
+    /// Whether there will be something to follow; says so if not.
+    fn can_follow(job: &Job<'_>) -> bool {
         let name = &job.source.name;
         if job.alias.is_none() {
             note(&format!(
@@ -249,6 +248,7 @@ impl Copy {
                  the copy will not be updated."
             ));
         }
+        job.alias.is_some() && !job.is_private()
     }
 
     /// Copies an image about which only the target can ask.
