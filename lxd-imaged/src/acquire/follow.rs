@@ -147,7 +147,8 @@ pub async fn check(
             Ok(false) => results.push((entry, String::new())),
             Err(Error::Cancelled | Error::ShuttingDown) => break,
             Err(error) => {
-                tracing::warn!(image = %entry.image.fingerprint, %error, "an image could not be refreshed");
+                let why = printable(&error.to_string());
+                tracing::warn!(image = %entry.image.fingerprint, why, "an image could not be refreshed");
                 if is_down(&error) {
                     down = Some(error.to_string());
                 }
@@ -184,6 +185,15 @@ async fn check_one(
         return Ok(false);
     }
     update(app, remote, entry, found, follow).await.map(|_| true)
+}
+
+/// Characters of a failure that are kept.
+const KEPT: usize = 500;
+
+/// A failure as everybody may see it: some of the words are the origin's, who may be hostile.
+fn printable(error: &str) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    error.chars().take(KEPT).map(visible).collect()
 }
 
 /// Whether the server, not one of its images, is the trouble.
@@ -224,6 +234,7 @@ fn checked(
     let next = pause
         .filter(|_| entry.image.auto_update)
         .and_then(|pause| now.checked_add(jittered(pause, &entry.image.fingerprint)).ok());
+    let error = printable(&error);
     Refresh { checked_at: now, next_check_at: next.unwrap_or_else(time::zero), error }
 }
 
@@ -461,5 +472,12 @@ mod tests {
         let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
         assert!(*most <= pause && *least >= pause - pause / 10, "{least} {most}");
         assert!(*most - *least > pause / 20, "they do not spread");
+    }
+
+    #[test]
+    fn what_an_origin_says_is_short_and_cannot_steer_a_terminal() {
+        let said = printable(&format!("no\n2026 ERROR \u{1b}[31m{}", "x".repeat(5000)));
+        assert_eq!(said.chars().count(), KEPT);
+        assert!(!said.contains(char::is_control), "{said:?}");
     }
 }
