@@ -24,6 +24,7 @@ use crate::app::App;
 use crate::catalog::{Entry, Viewer};
 use crate::db::{Change, NewImage, Origin, Replacement};
 use crate::error::{Error, IMAGE_NOT_FOUND, Result};
+use crate::service::placed::Placed;
 use crate::service::{images, lineage};
 use crate::store::checks::Wanted;
 
@@ -299,7 +300,7 @@ async fn replace_by_arrived(
     // Edits wait: what a person changes now is either kept or made to the new version.
     let edits = app.edits.lock().await;
     let old = app.catalog.get(from).ok_or_else(deleted)?;
-    let make = |image: Image, placed: &record::Placed| {
+    let make = |image: Image, placed: &Placed| {
         let origin = successor(app, &old, remote_image.properties.clone());
         Ok(NewImage {
             image: inherit(&old, image, &remote_image.properties),

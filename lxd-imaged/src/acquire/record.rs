@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use lxd_proto::alias::AliasName;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::format::FileType;
-use lxd_proto::image::{Image, InstanceType, UpdateSource, Verified};
-use lxd_proto::metadata::Metadata;
+use lxd_proto::image::{Image, InstanceType, UpdateSource};
 use lxd_proto::{profile, time};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -14,11 +13,11 @@ use uuid::Uuid;
 use super::{Wish, by_itself};
 use crate::app::App;
 use crate::catalog::{Entry, Viewer};
-use crate::db::{BlobRow, Change, NewImage, Origin};
+use crate::db::{Change, NewImage, Origin};
 use crate::error::{Error, Result};
-use crate::service::{aliases, images, verify};
-use crate::store::blobs::Hold;
-use crate::store::checks::{Check, Wanted};
+use crate::service::placed::{self, Placed};
+use crate::service::{aliases, images};
+use crate::store::checks::Wanted;
 use crate::store::spool::Spooled;
 
 /// The verified files of an image, not recorded yet; all callers of a download share them, and
@@ -66,16 +65,6 @@ impl Arrived {
     }
 }
 
-/// Files in place that no row uses yet.
-pub(super) struct Placed {
-    pub(super) head: BlobRow,
-    pub(super) rootfs: Option<BlobRow>,
-    kind: InstanceType,
-    metadata: Option<Metadata>,
-    check: Option<Arc<Check>>,
-    holds: Vec<Hold>,
-}
-
 /// Records the image as it is wished, or changes it that way when another caller was faster.
 pub(super) async fn arrived(
     app: &Arc<App>,
@@ -119,9 +108,12 @@ pub(super) async fn insert_with(
         return Ok(None);
     }
     let parts = parts.take().ok_or_else(|| Error::BadRequest("Image was deleted meanwhile".into()));
-    let placed = place(app, parts?).await?;
+    let parts = parts?;
+    let image = object(app, &arrived.described, &parts)?;
+    let kind = image.kind;
+    let placed = Placed::new(app, parts).await?;
     let recorded = async {
-        let mut new = make(object(app, &arrived.described, &placed)?, &placed)?;
+        let mut new = make(image, &placed)?;
         match app.db.commit(change(new.clone())).await {
             Err(Error::AliasExists(name)) => {
                 new.aliases.clear();
@@ -131,68 +123,33 @@ pub(super) async fn insert_with(
             other => other.map(|()| Ok(new.aliases)),
         }
     };
-    let recorded = recorded.await;
-    finish(app, &arrived.described.image.fingerprint, placed, recorded).await.map(Some)
-}
-
-/// What follows on the commit of a new image.
-async fn finish(
-    app: &Arc<App>,
-    fingerprint: &Fingerprint,
-    placed: Placed,
-    recorded: Result<Result<Vec<(lxd_proto::alias::AliasName, String)>>>,
-) -> Result<Arc<Entry>> {
-    let names = match recorded {
+    let fingerprint = arrived.described.image.fingerprint;
+    let names = match recorded.await {
         Ok(names) => names,
         Err(error) => {
-            give_up(app, placed).await;
+            placed.give_up(app).await;
             return Err(error);
         }
     };
-    let kind = placed.kind;
-    if let Some(check) = placed.check {
-        verify::follow(app, *fingerprint, check);
-    }
-    placed.holds.into_iter().for_each(Hold::recorded);
+    placed.recorded(app, fingerprint);
+    tell(app, &fingerprint, kind, names)?;
+    app.catalog.get(&fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND).map(Some)
+}
+
+/// Tells about a new image, and about its names unless one was taken.
+fn tell(
+    app: &App,
+    fingerprint: &Fingerprint,
+    kind: InstanceType,
+    names: Result<Vec<(AliasName, String)>>,
+) -> Result<()> {
     let caller = by_itself();
     images::tell(app, &caller, action::IMAGE_CREATED, fingerprint, &[("type", kind.as_str())]);
     for (name, _) in names? {
         let target = fingerprint.to_string();
         aliases::tell(app, &caller, action::ALIAS_CREATED, &name, &[("target", &target)]);
     }
-    app.catalog.get(fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND)
-}
-
-/// Moves the files into place: bytes before rows.
-async fn place(app: &Arc<App>, parts: Vec<Spooled>) -> Result<Placed> {
-    let rows: Vec<BlobRow> = parts.iter().map(row).collect();
-    let kind = kind(&parts)?;
-    let metadata = parts.first().and_then(|part| part.findings.metadata.clone());
-    let check = parts.iter().find_map(|part| part.pending.clone());
-    let mut holds = Vec::with_capacity(parts.len());
-    for part in parts {
-        holds.push(app.blobs.place(part).await?);
-    }
-    app.blobs.flush().await?;
-    let mut rows = rows.into_iter();
-    let head = rows.next().ok_or_else(|| Error::Internal("an image without files".into()))?;
-    Ok(Placed { head, rootfs: rows.next(), kind, metadata, check, holds })
-}
-
-/// Removes files that no image came to use.
-async fn give_up(app: &App, placed: Placed) {
-    let rows: Vec<Fingerprint> =
-        std::iter::once(&placed.head).chain(&placed.rootfs).map(|row| row.digest).collect();
-    if let Some(check) = &placed.check {
-        check.abandon();
-    }
-    drop(placed);
-    for digest in rows {
-        let catalog = app.catalog.clone();
-        if let Err(error) = app.blobs.remove_unless(digest, move |d| catalog.uses(d)).await {
-            tracing::warn!(%error, "a file of a refused image stays behind until the next start");
-        }
-    }
+    Ok(())
 }
 
 /// Changes an image that is here to what is wished. Does nothing when it is that already.
@@ -222,7 +179,7 @@ pub(super) async fn adopt(
     } else {
         at.and_then(|at| origin(at, &entry.image))
     };
-    let named = |(name, _): &(lxd_proto::alias::AliasName, String)| {
+    let named = |(name, _): &(AliasName, String)| {
         app.catalog
             .alias(Viewer::Trusted, name.as_str())
             .is_ok_and(|alias| alias.target == *fingerprint)
@@ -291,19 +248,20 @@ pub(super) fn apply(app: &App, image: &mut Image, wish: &Wish, at: Option<&Found
     }
 }
 
-/// A new image as its origin describes it, as far as its files agree.
-fn object(app: &App, described: &Described, placed: &Placed) -> Result<Image> {
+/// A new image as its origin describes it, as far as its files agree: what they make is theirs to
+/// say.
+fn object(app: &App, described: &Described, parts: &[Spooled]) -> Result<Image> {
     let mut remote = described.image.clone();
-    if let (false, Some(metadata)) = (described.whole, &placed.metadata) {
+    if !described.whole {
+        let metadata = placed::metadata(parts)?;
         remote.properties.clone_from(&metadata.properties);
         remote.architecture = metadata.architecture;
-        remote.created_at = seconds(metadata.creation_date);
-        remote.expires_at = seconds(metadata.expiry_date);
+        remote.created_at = placed::created_at(metadata)?;
+        remote.expires_at = placed::expires_at(metadata);
     }
     let mut properties = std::mem::take(&mut remote.properties);
     properties.retain(|_, value| !value.is_empty());
     images::check_properties(&properties)?;
-    let pending = placed.check.is_some();
     Ok(Image {
         auto_update: false,
         properties,
@@ -311,21 +269,21 @@ fn object(app: &App, described: &Described, placed: &Placed) -> Result<Image> {
         expires_at: if time::is_unset(remote.expires_at) {
             time::epoch()
         } else {
-            micros(remote.expires_at)
+            images::stored(remote.expires_at)
         },
         profiles: vec![profile::DEFAULT.to_owned()],
         aliases: Vec::new(),
         architecture: remote.architecture,
         cached: false,
-        filename: printable(&remote.filename),
+        filename: one_name(&remote.filename),
         fingerprint: remote.fingerprint,
-        size: placed.head.size + placed.rootfs.as_ref().map_or(0, |rootfs| rootfs.size),
+        size: placed::size(parts),
         update_source: None,
-        kind: placed.kind,
-        created_at: micros(remote.created_at),
+        kind: placed::kind(parts, false)?,
+        created_at: images::stored(remote.created_at),
         last_used_at: time::zero(),
         uploaded_at: app.clock.now(),
-        verified: if pending { Verified::Pending } else { Verified::Yes },
+        verified: placed::verified(parts),
         refresh: None,
     })
 }
@@ -354,35 +312,7 @@ fn origin(at: &FoundAt, remote: &Image) -> Option<Origin> {
     })
 }
 
-fn row(part: &Spooled) -> BlobRow {
-    let extension = part.findings.file_type.extension().to_owned();
-    BlobRow { digest: part.digest, size: part.size, extension }
-}
-
-/// What the files make; what the origin says about that does not count.
-fn kind(parts: &[Spooled]) -> Result<InstanceType> {
-    match parts {
-        [unified] => {
-            unified.findings.kind.ok_or_else(|| Error::BadRequest("Invalid instance type".into()))
-        }
-        [_, rootfs] if rootfs.findings.file_type == FileType::Qcow2 => {
-            Ok(InstanceType::VirtualMachine)
-        }
-        [_, _] => Ok(InstanceType::Container),
-        _ => Err(Error::Internal("an image without files".into())),
-    }
-}
-
-fn seconds(seconds: i64) -> jiff::Timestamp {
-    jiff::Timestamp::from_second(seconds).unwrap_or_else(|_| time::epoch())
-}
-
-/// A time as the database keeps it.
-fn micros(time: jiff::Timestamp) -> jiff::Timestamp {
-    jiff::Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
-}
-
 /// A stranger's file name as one line of bounded length.
-fn printable(name: &str) -> String {
+fn one_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control() && *c != '/').take(255).collect()
 }

@@ -18,6 +18,7 @@ use super::record::{Arrived, Described};
 use super::{config_number, origins};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::service::placed;
 use crate::store::checks::Wanted;
 use crate::store::partial::Partials;
 use crate::store::spool::{Spool, Spooled};
@@ -114,8 +115,8 @@ pub(super) struct StoreSink {
     spool: Option<(Spool, Role)>,
     done: Vec<Spooled>,
     combined: Option<Sha256>,
-    /// What the second file is, by its name.
-    kind: Option<InstanceType>,
+    /// The name of the second file says that it is a disk.
+    disk: bool,
     /// Why the transfer was broken off, in our own words.
     pub(super) refused: Option<Error>,
 }
@@ -136,7 +137,7 @@ impl StoreSink {
             spool: None,
             done: Vec::new(),
             combined: None,
-            kind: None,
+            disk: false,
             refused: None,
         }
     }
@@ -150,7 +151,7 @@ impl StoreSink {
                 Role::Metadata
             }
             (FileRole::Rootfs(kind), 1) if self.combined.is_some() => {
-                self.kind = Some(kind);
+                self.disk = kind == InstanceType::VirtualMachine;
                 Role::Rootfs
             }
             _ => return Err(Error::BadRequest("the files come in a wrong order".into())),
@@ -207,7 +208,8 @@ impl StoreSink {
         if got != self.fingerprint {
             return Err(Error::FingerprintMismatch { got, expected: self.fingerprint });
         }
-        let size: u64 = self.done.iter().map(|part| part.size).sum();
+        placed::kind(&self.done, self.disk)?;
+        let size = placed::size(&self.done);
         if announced > 0 && size != announced {
             return Err(Error::BadRequest(format!(
                 "image {} has {size} bytes, but {announced} were announced",

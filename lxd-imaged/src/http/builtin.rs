@@ -1,4 +1,5 @@
-//! The built-in project, profile and storage pool: read-only.
+//! The built-in project, profile and storage pool: read-only, and no secret to a client that may
+//! only read.
 
 use axum::Extension;
 use axum::extract::{OriginalUri, Path, State};
@@ -14,11 +15,6 @@ use crate::app::{App, Caller};
 use crate::catalog::Viewer;
 use crate::error::Error;
 use crate::service::images::hash;
-
-/// They are no secret to a client that may only read.
-fn known(caller: &Caller, reply: impl FnOnce() -> Reply) -> Reply {
-    caller.must_be_known().map_or_else(Reply::from, |()| reply())
-}
 
 fn default_project(app: &App, caller: &Caller) -> Project {
     let mut used_by = vec![routes::PROFILE.url(&[profile::DEFAULT])];
@@ -36,11 +32,9 @@ pub(super) async fn projects(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    known(&caller, || {
-        let mut all = vec![default_project(&app, &caller)];
-        all.retain(|_| caller.viewer != Viewer::Outsider);
-        Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROJECT.url(&[&it.name]))
-    })
+    let mut all = vec![default_project(&app, &caller)];
+    all.retain(|_| caller.viewer != Viewer::Outsider);
+    Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROJECT.url(&[&it.name]))
 }
 
 pub(super) async fn project(
@@ -48,62 +42,44 @@ pub(super) async fn project(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Reply {
-    known(&caller, || match name.as_str() {
+    match name.as_str() {
         project::DEFAULT if caller.viewer != Viewer::Outsider => {
             let project = default_project(&app, &caller);
             let etag = hash(&(&project.description, &project.config));
             Reply::tagged(&project, etag)
         }
         _ => Error::NotFound("Project not found").into(),
-    })
+    }
 }
 
-pub(super) async fn profiles(
-    Extension(caller): Extension<Caller>,
-    OriginalUri(uri): OriginalUri,
-) -> Reply {
-    known(&caller, || {
-        let all = [Profile::builtin()];
-        Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROFILE.url(&[&it.name]))
-    })
+pub(super) async fn profiles(OriginalUri(uri): OriginalUri) -> Reply {
+    let all = [Profile::builtin()];
+    Reply::list(Query::of(&uri).recursion(), &all, |it| routes::PROFILE.url(&[&it.name]))
 }
 
-pub(super) async fn profile(
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Reply {
-    known(&caller, || match name.as_str() {
+pub(super) async fn profile(Path(name): Path<String>) -> Reply {
+    match name.as_str() {
         profile::DEFAULT => {
             let profile = Profile::builtin();
             let etag = hash(&(&profile.config, &profile.description, &profile.devices));
             Reply::tagged(&profile, etag)
         }
         _ => Error::NotFound("Profile not found").into(),
-    })
+    }
 }
 
-pub(super) async fn pools(
-    State(app): Daemon,
-    Extension(caller): Extension<Caller>,
-    OriginalUri(uri): OriginalUri,
-) -> Reply {
-    known(&caller, || {
-        let all = [default_pool(&app)];
-        Reply::list(Query::of(&uri).recursion(), &all, |it| routes::STORAGE_POOL.url(&[&it.name]))
-    })
+pub(super) async fn pools(State(app): Daemon, OriginalUri(uri): OriginalUri) -> Reply {
+    let all = [default_pool(&app)];
+    Reply::list(Query::of(&uri).recursion(), &all, |it| routes::STORAGE_POOL.url(&[&it.name]))
 }
 
-pub(super) async fn pool(
-    State(app): Daemon,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Reply {
-    known(&caller, || match name.as_str() {
+pub(super) async fn pool(State(app): Daemon, Path(name): Path<String>) -> Reply {
+    match name.as_str() {
         storage::DEFAULT => {
             let pool = default_pool(&app);
             let etag = hash(&(&pool.name, &pool.driver, &pool.config));
             Reply::tagged(&pool, etag)
         }
         _ => Error::NotFound("Storage pool not found").into(),
-    })
+    }
 }

@@ -20,9 +20,6 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
-    if let Err(error) = caller.must_be_known() {
-        return error.into();
-    }
     let all = trust::list(&app, &caller);
     Reply::list(Query::of(&uri).recursion(), &all, |it| {
         routes::CERTIFICATE.url(&[&it.fingerprint.to_string()])
@@ -34,10 +31,7 @@ pub(super) async fn get(
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
 ) -> Reply {
-    let found = caller
-        .must_be_known()
-        .and_then(|()| trust::prefix(&fingerprint))
-        .and_then(|prefix| trust::get(&app, &caller, &prefix));
+    let found = trust::prefix(&fingerprint).and_then(|prefix| trust::get(&app, &caller, &prefix));
     match found {
         Ok(certificate) => Reply::tagged(&certificate, trust::etag(&certificate)),
         Err(error) => error.into(),
@@ -75,7 +69,6 @@ pub(super) async fn put(
     body: Body,
 ) -> Reply {
     let done = async {
-        caller.must_be_trusted()?;
         let prefix = trust::prefix(&fingerprint)?;
         let put: CertificatePut = extract::json(body).await?;
         trust::put(&app, &caller, &prefix, extract::etag(&headers), put).await
@@ -91,7 +84,6 @@ pub(super) async fn patch(
     body: Body,
 ) -> Reply {
     let done = async {
-        caller.must_be_trusted()?;
         let prefix = trust::prefix(&fingerprint)?;
         let patch: CertificatePatch = extract::json(body).await?;
         trust::patch(&app, &caller, &prefix, extract::etag(&headers), patch).await
@@ -104,9 +96,6 @@ pub(super) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(fingerprint): Path<String>,
 ) -> Reply {
-    let done = async {
-        caller.must_be_trusted()?;
-        trust::remove(&app, &caller, &trust::prefix(&fingerprint)?).await
-    };
+    let done = async { trust::remove(&app, &caller, &trust::prefix(&fingerprint)?).await };
     done.await.into()
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
-use crate::app::{Caller, Client};
+use crate::app::Client;
 use crate::catalog::{Catalog, Viewer};
 use crate::error::{Error, Result};
 use crate::ops::events::Listener;
@@ -31,14 +31,10 @@ const RECEIVE_LIMIT: usize = 64 << 10;
 
 pub(super) async fn listen(
     State(app): Daemon,
-    Extension(caller): Extension<Caller>,
     client: Option<Extension<Arc<Client>>>,
     OriginalUri(uri): OriginalUri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    if let Err(error) = caller.must_be_trusted() {
-        return Reply::from(error).into_response();
-    }
     let types = match types(&Query::of(&uri)) {
         Ok(types) => types,
         Err(error) => return Reply::from(error).into_response(),

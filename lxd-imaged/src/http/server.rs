@@ -141,7 +141,6 @@ async fn update(
     body: Body,
     replace: bool,
 ) -> Result<()> {
-    caller.must_be_trusted()?;
     let put: ServerPut = extract::json(body).await?;
     let values = put.config.unwrap_or_default();
     settings::update(app, caller, extract::etag(headers), values, replace).await

@@ -6,6 +6,7 @@ pub mod images;
 pub mod join;
 pub mod lineage;
 pub mod password;
+pub mod placed;
 pub mod push;
 pub mod secrets;
 pub mod settings;

@@ -13,18 +13,19 @@ use jiff::Timestamp;
 use lxd_proto::alias::AliasName;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::format::{FileType, Findings, Role};
-use lxd_proto::image::{Image, InstanceType, Properties, Verified};
+use lxd_proto::format::Role;
+use lxd_proto::image::{Image, Properties, Verified};
 use lxd_proto::metadata::Metadata;
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::{profile, time};
 use sha2::{Digest, Sha256};
 
+use super::placed::{self, Placed};
 use super::{aliases, images, secrets, verify};
 use crate::acquire::{self, Wish};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
-use crate::db::{BlobRow, Change, NewImage};
+use crate::db::{Change, NewImage};
 use crate::error::{Error, Result};
 use crate::ops::{About, image_metadata};
 use crate::store::blobs::Hold;
@@ -174,14 +175,7 @@ impl Upload {
         let pushed = self.request.push.is_some();
         let about = About { description: description::IMAGE_DOWNLOAD, ..About::default() };
         let mut operation = app.operations.spawn(about, async move |_| {
-            let pending: Vec<_> =
-                self.parts.iter().filter_map(|part| part.pending.clone()).collect();
-            let recorded = self.record().await;
-            if recorded.is_err() {
-                // Their files are gone for everybody but them.
-                pending.iter().for_each(|check| check.abandon());
-            }
-            let (fingerprint, size) = recorded?;
+            let (fingerprint, size) = self.record().await?;
             Ok(Some(image_metadata(&fingerprint, size)))
         })?;
         if pushed {
@@ -205,15 +199,13 @@ impl Upload {
             }
             return Err(Error::ImageExists { fingerprint, size });
         }
-        let rows: Vec<BlobRow> = self.parts.iter().map(row).collect();
-        let pending = self.parts.iter().find_map(|part| part.pending.clone());
-        let result = self.commit(image, &rows).await;
-        if let Err(error) = result {
-            self.give_up(&rows).await;
-            return Err(error);
-        }
-        if let Some(check) = pending {
-            verify::follow(&self.app, fingerprint, check);
+        let placed = Placed::new(&self.app, std::mem::take(&mut self.parts)).await?;
+        match self.commit(image, &placed).await {
+            Ok(()) => placed.recorded(&self.app, fingerprint),
+            Err(error) => {
+                placed.give_up(&self.app).await;
+                return Err(error);
+            }
         }
         Ok((fingerprint, size))
     }
@@ -222,13 +214,13 @@ impl Upload {
     async fn heal(&mut self, entry: &Entry) -> Result<()> {
         let mut healed = Vec::new();
         let mut pending = None;
-        for part in std::mem::take(&mut self.parts) {
+        for mut part in std::mem::take(&mut self.parts) {
             let lost = match entry.blobs().find(|row| row.digest == part.digest) {
                 Some(row) => !self.app.blobs.is_whole(&row.digest, row.size).await?,
                 None => false,
             };
             if lost {
-                pending = pending.or_else(|| part.pending.clone());
+                pending = pending.or_else(|| part.pending.take());
                 healed.push(self.app.blobs.place(part).await?);
             }
         }
@@ -246,18 +238,9 @@ impl Upload {
         Ok(())
     }
 
-    /// Bytes before rows: the files are in place and flushed when the row is written.
-    async fn commit(&mut self, image: Image, rows: &[BlobRow]) -> Result<()> {
+    /// Records the image and tells about it.
+    async fn commit(&mut self, mut image: Image, placed: &Placed) -> Result<()> {
         let (fingerprint, kind) = (image.fingerprint, image.kind);
-        let mut holds = Vec::new();
-        for part in std::mem::take(&mut self.parts) {
-            holds.push(self.app.blobs.place(part).await?);
-        }
-        self.app.blobs.flush().await?;
-        let [head, rest @ ..] = rows else {
-            return Err(Error::Internal("an image without files".into()));
-        };
-        let mut image = image;
         let mut aliases: Vec<(AliasName, String)> =
             self.request.aliases.drain(..).map(|name| (name, String::new())).collect();
         if let Some(wish) = self.request.push.take() {
@@ -267,8 +250,8 @@ impl Upload {
         let names: Vec<AliasName> = aliases.iter().map(|(name, _)| name.clone()).collect();
         let new = NewImage {
             image,
-            head: head.clone(),
-            rootfs: rest.first().cloned(),
+            head: placed.head.clone(),
+            rootfs: placed.rootfs.clone(),
             aliases,
             reuse: self.request.reuse,
             origin: None,
@@ -279,7 +262,6 @@ impl Upload {
             .map(|name| self.app.catalog.alias(self.caller.viewer, name.as_str()).is_ok())
             .collect();
         self.app.db.commit(Change::Insert(Box::new(new))).await?;
-        holds.into_iter().for_each(Hold::recorded);
         let context = [("type", kind.as_str())];
         images::tell(&self.app, &self.caller, action::IMAGE_CREATED, &fingerprint, &context);
         for (name, existed) in names.iter().zip(existed) {
@@ -290,21 +272,11 @@ impl Upload {
         Ok(())
     }
 
-    /// Removes files that no image came to use.
-    async fn give_up(&self, rows: &[BlobRow]) {
-        for row in rows {
-            let catalog = self.app.catalog.clone();
-            let removed = self.app.blobs.remove_unless(row.digest, move |d| catalog.uses(d)).await;
-            if let Err(error) = removed {
-                tracing::warn!(%error, "a file of a refused image stays behind until the next start");
-            }
-        }
-    }
-
     fn image(&mut self) -> Result<Image> {
-        let metadata = self.parts.first().and_then(|part| part.findings.metadata.clone());
-        let metadata =
-            metadata.ok_or_else(|| Error::Internal("a check without metadata".into()))?;
+        let metadata = placed::metadata(&self.parts)?;
+        let created_at = placed::created_at(metadata)?;
+        let (expires_at, architecture) = (placed::expires_at(metadata), metadata.architecture);
+        let properties = laid_over(metadata, std::mem::take(&mut self.request.properties));
         let fingerprint = match (self.combined.take(), self.parts.as_slice()) {
             (Some(combined), [_, _]) => Fingerprint::from_bytes(combined.finalize().into()),
             (None, [unified]) => unified.digest,
@@ -313,47 +285,27 @@ impl Upload {
         if let Some(expected) = self.request.expected.filter(|expected| *expected != fingerprint) {
             return Err(Error::FingerprintMismatch { got: fingerprint, expected });
         }
-        let pending = self.parts.iter().any(|part| part.pending.is_some());
-        let properties = laid_over(&metadata, std::mem::take(&mut self.request.properties));
         images::check_properties(&properties)?;
         Ok(Image {
             auto_update: false,
             properties,
             public: self.request.public,
-            expires_at: expiry(&metadata),
+            expires_at,
             profiles: vec![profile::DEFAULT.to_owned()],
             aliases: Vec::new(),
-            architecture: metadata.architecture,
+            architecture,
             cached: false,
             filename: std::mem::take(&mut self.request.filename),
             fingerprint,
-            size: self.parts.iter().map(|part| part.size).sum(),
+            size: placed::size(&self.parts),
             update_source: None,
-            kind: self.kind()?,
-            created_at: seconds(metadata.creation_date, "creation date")?,
+            kind: placed::kind(&self.parts, self.disk)?,
+            created_at,
             last_used_at: time::zero(),
             uploaded_at: images::stored(Timestamp::now()),
-            verified: if pending { Verified::Pending } else { Verified::Yes },
+            verified: placed::verified(&self.parts),
             refresh: None,
         })
-    }
-
-    /// What the image makes: the archive of a unified one tells, the disk of a split one.
-    fn kind(&self) -> Result<InstanceType> {
-        match self.parts.as_slice() {
-            [unified] => unified
-                .findings
-                .kind
-                .ok_or_else(|| Error::BadRequest("Invalid instance type".into())),
-            [_, rootfs] => match (rootfs.findings.file_type, self.disk) {
-                (FileType::Qcow2, _) => Ok(InstanceType::VirtualMachine),
-                (_, false) => Ok(InstanceType::Container),
-                (_, true) => Err(Error::BadRequest(
-                    "rootfs.img is not a qcow2 disk; a virtual machine needs one".into(),
-                )),
-            },
-            _ => Err(Error::BadRequest("Invalid multipart image".into())),
-        }
     }
 }
 
@@ -368,25 +320,9 @@ where
     }
 }
 
-fn row(part: &Spooled) -> BlobRow {
-    let Findings { file_type, .. } = &part.findings;
-    BlobRow { digest: part.digest, size: part.size, extension: file_type.extension().to_owned() }
-}
-
 fn laid_over(metadata: &Metadata, given: Properties) -> Properties {
     let mut properties = metadata.properties.clone();
     properties.extend(given);
     properties.retain(|_, value| !value.is_empty());
     properties
-}
-
-/// When the image expires; LXD writes the epoch for never.
-fn expiry(metadata: &Metadata) -> Timestamp {
-    seconds(metadata.expiry_date, "expiry date").unwrap_or_else(|_| time::epoch())
-}
-
-fn seconds(seconds: i64, what: &str) -> Result<Timestamp> {
-    time::from_seconds(seconds).ok_or_else(|| {
-        Error::BadRequest(format!("metadata.yaml has an impossible {what}: {seconds}"))
-    })
 }

@@ -38,7 +38,7 @@ pub struct Spools {
     hashers: Hashers,
 }
 
-/// A finished, complete and accepted file that is not in place yet.
+/// A finished, complete and accepted file that is not in place yet. Dropped, it ends its check.
 #[derive(Debug)]
 pub struct Spooled {
     pub(super) path: SpoolPath,
@@ -46,10 +46,20 @@ pub struct Spooled {
     pub digest: Fingerprint,
     /// Bytes.
     pub size: u64,
-    /// What the check found; `None` while it goes on in the background.
+    /// What the check has found so far.
     pub findings: Findings,
-    /// The check that goes on, if the answer did not have to wait for it.
+    /// The check that goes on, if the answer did not have to wait for it. Whoever follows it
+    /// takes it out.
     pub pending: Option<Arc<Check>>,
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        if let Some(check) = &self.pending {
+            // It would decode a file that is gone for everybody else.
+            check.abandon();
+        }
+    }
 }
 
 /// Removes the file when dropped, unless it has moved or is kept for another try.
