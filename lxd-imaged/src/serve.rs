@@ -220,7 +220,7 @@ async fn renew_on_hangup(identities: Arc<Identities>, mut hangups: Signal) {
         let outcome = tokio::task::spawn_blocking(move || read.reload()).await;
         match outcome {
             Ok(Ok(())) => {
-                let fingerprint = identities.get().fingerprint;
+                let fingerprint = identities.get().fingerprint();
                 tracing::info!(%fingerprint, "the server certificate was read again");
             }
             Ok(Err(error)) => {

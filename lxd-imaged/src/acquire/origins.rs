@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use ::url::Url;
 use lxd_proto::config;
-use lxd_proto::net::{Access, Authorities, Identity, Proxies};
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::net::{Access, Authorities, Proxies};
 use lxd_proto::remote::{self, Protocol, Remote, RemoteSpec};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 
 /// How long an unused client is kept, with what it knows about its server.
@@ -39,7 +41,7 @@ pub struct Origins {
 struct Known {
     spec: RemoteSpec,
     /// What the proxies were when it was made.
-    proxies: [String; 3],
+    way: Way,
     remote: Arc<dyn Remote>,
     used: Instant,
 }
@@ -70,50 +72,57 @@ impl Default for Origins {
 
 /// The client for a server. Opens no connection.
 pub fn connect(app: &App, spec: &RemoteSpec) -> Result<Arc<dyn Remote>> {
-    let values = app.catalog.config();
-    let value = |key: &str| values.get(key).cloned().unwrap_or_default();
-    let proxies =
-        [value(config::PROXY_HTTP), value(config::PROXY_HTTPS), value(config::PROXY_IGNORE_HOSTS)];
+    let way = Way::now(app);
     let mut known = app.origins.known.lock();
     known.retain(|known| known.used.elapsed() < KEPT);
-    if let Some(known) = known.iter_mut().find(|k| k.spec == *spec && k.proxies == proxies) {
+    if let Some(known) = known.iter_mut().find(|k| k.spec == *spec && k.way == way) {
         known.used = Instant::now();
         return Ok(known.remote.clone());
     }
-    let remote = (app.origins.connector)(spec.clone(), &access(app, &proxies)?)
+    let remote = (app.origins.connector)(spec.clone(), &access(app, &way))
         .map_err(|error| failed(spec, "Failed to connect", error))?;
     if known.len() >= MOST {
         known.remove(0);
     }
     let used = Instant::now();
-    known.push(Known { spec: spec.clone(), proxies, remote: remote.clone(), used });
+    known.push(Known { spec: spec.clone(), way, remote: remote.clone(), used });
     Ok(remote)
 }
 
-/// The ways out as the configuration has them now.
-pub fn access_now(app: &App) -> Result<Access> {
-    let values = app.catalog.config();
-    let value = |key: &str| values.get(key).cloned().unwrap_or_default();
-    access(
-        app,
-        &[value(config::PROXY_HTTP), value(config::PROXY_HTTPS), value(config::PROXY_IGNORE_HOSTS)],
-    )
+/// What decides how we come to a server, besides where it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Way {
+    /// Who we are.
+    identity: Fingerprint,
+    /// For http, for https, and the hosts that need none.
+    proxies: [String; 3],
 }
 
-/// Who we are to other servers, and which way we reach them.
-fn access(app: &App, [http, https, ignored]: &[String; 3]) -> Result<Access> {
-    let directory = crate::directory::Directory::new(&app.root);
-    let identity = Identity::load(&directory.certificate(), &directory.key())
-        .map_err(|error| Error::Internal(format!("cannot use the server certificate: {error}")))?;
+impl Way {
+    fn now(app: &App) -> Self {
+        let mut values = app.catalog.config();
+        let proxies = [config::PROXY_HTTP, config::PROXY_HTTPS, config::PROXY_IGNORE_HOSTS]
+            .map(|key| values.remove(key).unwrap_or_default());
+        Self { identity: app.identity.get().fingerprint(), proxies }
+    }
+}
+
+/// Who we are to other servers, and which way we reach them now.
+pub fn access_now(app: &App) -> Access {
+    access(app, &Way::now(app))
+}
+
+fn access(app: &App, way: &Way) -> Access {
+    let [http, https, ignored] = &way.proxies;
     let mut access = Access::anonymous(user_agent());
-    access.identity = Some(identity);
+    access.identity = Some(app.identity.get().pair.clone());
     access.authorities = app.origins.authorities.clone();
     access.proxies = Proxies::new(http, https, ignored);
-    access.cache = Some(directory.cache());
+    access.cache = Some(Directory::new(&app.root).cache());
     if let Some(seconds) = std::env::var(IDLE_TIMEOUT).ok().and_then(|value| value.parse().ok()) {
         access.limits.idle = Duration::from_secs(seconds);
     }
-    Ok(access)
+    access
 }
 
 /// How we introduce ourselves, in the form LXD uses.

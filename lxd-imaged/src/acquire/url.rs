@@ -39,7 +39,7 @@ pub async fn import(
     let address = origins::https(address)?;
     let spec = RemoteSpec { address: address.to_string(), ..RemoteSpec::default() };
     let failed = |error| origins::failed(&spec, "cannot import the image", error);
-    let http = Http::new(&origins::access_now(app)?, "").map_err(failed)?;
+    let http = Http::new(&origins::access_now(app), "").map_err(failed)?;
     let (url, fingerprint) = asked(app, follow, ask(&http, &address, &spec)).await?;
     if app.catalog.get(&fingerprint).is_some() {
         return Ok((record::adopt(app, &fingerprint, wish, None).await?, false));

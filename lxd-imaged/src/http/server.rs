@@ -82,7 +82,7 @@ fn environment(app: &App) -> Environment {
         addresses: app.network.addresses(),
         architectures,
         certificate: identity.certificate.clone(),
-        certificate_fingerprint: identity.fingerprint.to_string(),
+        certificate_fingerprint: identity.fingerprint().to_string(),
         driver: "lxc".into(),
         driver_version: SPOKEN_VERSION.into(),
         firewall: String::new(),

@@ -38,7 +38,7 @@ pub fn issue(app: &Arc<App>, mut post: CertificatesPost) -> Result<Operation> {
     let lasts = app.catalog.config().remove(config::TOKEN_EXPIRY).unwrap_or_default();
     let metadata = TokenMetadata {
         secret: secret()?,
-        fingerprint: app.identity.get().fingerprint.to_string(),
+        fingerprint: app.identity.get().fingerprint().to_string(),
         addresses,
         request: post,
         expires_at: config::expiry(&lasts, Timestamp::now()),

@@ -30,7 +30,7 @@ pub async fn push(
 ) -> Result<Operation> {
     let entry = named(app, caller, reference)?;
     let spec = origins::spec(&post.target, "lxd", &post.certificate, &post.project)?;
-    let target = LxdClient::new(spec.clone(), &origins::access_now(app)?)
+    let target = LxdClient::new(spec.clone(), &origins::access_now(app))
         .map_err(|error| origins::failed(&spec, "Failed to connect", error))?;
     target.server().await.map_err(|error| origins::failed(&spec, "Failed to connect", error))?;
     let secret = Some(post.secret).filter(|secret| !secret.is_empty()).map(Secret::new);

@@ -46,7 +46,7 @@ async fn the_certificate_shown_is_the_certificate_served() {
     let environment = &server["metadata"]["environment"];
     assert_eq!(environment["certificate"], lxd_imaged::trust::pem(&served));
     let identity = daemon.started.app.identity.get();
-    assert_eq!(environment["certificate_fingerprint"], identity.fingerprint.to_string());
+    assert_eq!(environment["certificate_fingerprint"], identity.fingerprint().to_string());
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn a_token_lets_one_client_in_once() {
     let (operation, metadata) = token(&daemon, "newcli").await;
     assert_eq!(metadata.addresses, [daemon.address().await]);
     let identity = daemon.started.app.identity.get();
-    assert_eq!(metadata.fingerprint, identity.fingerprint.to_string());
+    assert_eq!(metadata.fingerprint, identity.fingerprint().to_string());
     assert_eq!(metadata.secret.len(), 64);
     let text = metadata.token().encode();
 

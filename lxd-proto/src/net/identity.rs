@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P384_SHA384,
+    KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -74,21 +75,19 @@ impl Identity {
 
     /// Makes a self-signed client certificate: ECDSA P-384, good for ten years, as LXD's.
     pub fn generate(common_name: &str) -> Result<Self, IdentityError> {
-        let failed = |error: rcgen::Error| IdentityError::Generate(error.to_string());
-        let mut params = CertificateParams::default();
-        let now = SystemTime::now();
-        params.not_before = now.into();
-        params.not_after = (now + LIFETIME).into();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, "linuxcontainers.org");
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
-        let certificate = params.self_signed(&key).map_err(failed)?;
-        Self::from_pem(&certificate.pem(), &key.serialize_pem())
+        make(common_name, ExtendedKeyUsagePurpose::ClientAuth, Vec::new())
+    }
+
+    /// Makes a self-signed server certificate with the names that LXD's have: `host` and the
+    /// loopback addresses. Clients that pin it want a DNS name; where `host` cannot be one,
+    /// `unnamed` takes its place.
+    pub fn generate_server(host: &str, unnamed: &str) -> Result<Self, IdentityError> {
+        let dns = host.try_into().or_else(|_| unnamed.try_into()).map_err(failed)?;
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let names = std::iter::once(SanType::DnsName(dns))
+            .chain(loopback.map(SanType::IpAddress))
+            .collect();
+        make(&format!("root@{host}"), ExtendedKeyUsagePurpose::ServerAuth, names)
     }
 
     fn parse(
@@ -149,6 +148,31 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("fingerprint", &self.0.fingerprint).finish_non_exhaustive()
     }
+}
+
+fn failed(error: rcgen::Error) -> IdentityError {
+    IdentityError::Generate(error.to_string())
+}
+
+fn make(
+    common_name: &str,
+    usage: ExtendedKeyUsagePurpose,
+    names: Vec<SanType>,
+) -> Result<Identity, IdentityError> {
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.not_before = now.into();
+    params.not_after = (now + LIFETIME).into();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "linuxcontainers.org");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![usage];
+    params.subject_alt_names = names;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Identity::from_pem(&certificate.pem(), &key.serialize_pem())
 }
 
 /// SHA-256 of a certificate.

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::net::Access;
 use crate::net::identity::certificate_fingerprint;
-use crate::net::verifier::{ExactCertificate, Expected, Vouched};
+use crate::net::verifier::{Expected, Verifier};
 
 /// Whose certificate is good.
 #[derive(Debug, Clone, Copy)]
@@ -34,30 +33,29 @@ fn provider() -> Arc<CryptoProvider> {
 /// The reason as text when the pinned certificate or our identity cannot be used.
 pub(super) fn config(access: &Access, trust: Trust<'_>) -> Result<ClientConfig, String> {
     let provider = provider();
-    let exact = |expected| -> Arc<dyn ServerCertVerifier> {
-        Arc::new(ExactCertificate { expected, provider: provider.clone() })
-    };
-    let verifier = match trust {
+    let expected = match trust {
         Trust::Pinned(pem) => {
             let pinned = CertificateDer::from_pem_slice(pem.as_bytes())
                 .map_err(|_| "the pinned certificate of the server is no PEM".to_owned())?;
-            exact(Expected::Exactly(certificate_fingerprint(&pinned)))
+            Expected::Exactly(certificate_fingerprint(&pinned))
         }
-        Trust::Anybody => exact(Expected::Any),
+        Trust::Anybody => Expected::Any,
         Trust::Authorities => {
             let known = access.authorities.known();
             if known.roots.is_empty() {
                 // Told when somebody needs one: plain http:// does not.
-                exact(Expected::NoneAtAll)
+                Expected::NoneAtAll
             } else {
                 let roots = known.roots.clone();
-                let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-                    .build()
-                    .map_err(|error| error.to_string())?;
-                Arc::new(Vouched { inner, listed: known.listed.clone() })
+                let authorities =
+                    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+                        .build()
+                        .map_err(|error| error.to_string())?;
+                Expected::Vouched { authorities, listed: known.listed.clone() }
             }
         }
     };
+    let verifier = Arc::new(Verifier { expected, provider: provider.clone() });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

@@ -31,42 +31,64 @@ pub(super) struct OtherCertificate {
 )]
 struct NoAuthorities;
 
-/// Which certificate is taken without asking an authority.
+/// Which certificate of a server is good.
 #[derive(Debug)]
 pub(super) enum Expected {
-    /// This one.
+    /// This one, whatever its names and dates.
     Exactly(Fingerprint),
     /// Any.
     Any,
     /// None: there is no authority to ask.
     NoneAtAll,
+    /// One that an authority vouches for, and one that is itself listed among the authorities: a
+    /// self-signed certificate in `SSL_CERT_FILE` works as it does elsewhere.
+    Vouched {
+        /// Asks the authorities.
+        authorities: Arc<WebPkiServerVerifier>,
+        /// The authorities' own certificates.
+        listed: Arc<HashSet<Fingerprint>>,
+    },
 }
 
-/// Takes what is expected, whatever its names and dates.
+/// Takes what is expected. That the server holds the key is checked in any case.
 #[derive(Debug)]
-pub(super) struct ExactCertificate {
+pub(super) struct Verifier {
     pub(super) expected: Expected,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ExactCertificate {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let shown = certificate_fingerprint(end_entity);
-        let reason: Arc<dyn std::error::Error + Send + Sync> = match self.expected {
-            Expected::Exactly(pinned) if pinned != shown => {
-                Arc::new(OtherCertificate { pinned, shown })
+        match &self.expected {
+            Expected::Exactly(pinned) if *pinned != shown => {
+                return Err(refused(OtherCertificate { pinned: *pinned, shown }));
             }
-            Expected::NoneAtAll => Arc::new(NoAuthorities),
-            _ => return Ok(ServerCertVerified::assertion()),
-        };
-        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(reason))))
+            Expected::NoneAtAll => return Err(refused(NoAuthorities)),
+            Expected::Exactly(_) | Expected::Any => {}
+            Expected::Vouched { authorities, listed } => {
+                let vouched = authorities.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                );
+                if vouched.is_ok() || !listed.contains(&shown) {
+                    return vouched;
+                }
+                check_dates(end_entity, now)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -92,59 +114,8 @@ impl ServerCertVerifier for ExactCertificate {
     }
 }
 
-/// Takes a certificate that an authority vouches for, and one that is itself listed among the
-/// authorities: a self-signed certificate in `SSL_CERT_FILE` works as it does elsewhere.
-#[derive(Debug)]
-pub(super) struct Vouched {
-    pub(super) inner: Arc<WebPkiServerVerifier>,
-    pub(super) listed: Arc<HashSet<Fingerprint>>,
-}
-
-impl ServerCertVerifier for Vouched {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        if verified.is_ok() || !self.listed.contains(&certificate_fingerprint(end_entity)) {
-            return verified;
-        }
-        check_dates(end_entity, now)?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+fn refused(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
 }
 
 fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {

@@ -211,129 +211,83 @@ fn parse<T: Take + Default>(document: &[u8]) -> Result<T, ParseError> {
     Ok(value)
 }
 
-impl Fields for Index {
-    const WHAT: &str = "an index";
+/// Reads the fields with these names, as they stand in the documents, and skips all others.
+macro_rules! fields {
+    ($type:ty, $what:literal, { $($name:literal => $field:ident),+ $(,)? }) => {
+        impl Fields for $type {
+            const WHAT: &str = $what;
 
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "format" => value.into(&mut self.format),
-            "updated" => value.into(&mut self.updated),
-            "index" => value.into(&mut self.index),
-            _ => value.skip(),
+            fn field<'de, A: MapAccess<'de>>(
+                &mut self,
+                name: &str,
+                value: Value<'_, A>,
+            ) -> Result<(), A::Error> {
+                match name {
+                    $($name => value.into(&mut self.$field),)+
+                    _ => value.skip(),
+                }
+            }
         }
-    }
+    };
 }
 
-impl Fields for IndexEntry {
-    const WHAT: &str = "an entry of the index";
+fields!(Index, "an index", {
+    "format" => format,
+    "updated" => updated,
+    "index" => index,
+});
 
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "datatype" => value.into(&mut self.datatype),
-            "path" => value.into(&mut self.path),
-            "format" => value.into(&mut self.format),
-            "updated" => value.into(&mut self.updated),
-            "products" => value.into(&mut self.products),
-            _ => value.skip(),
-        }
-    }
-}
+fields!(IndexEntry, "an entry of the index", {
+    "datatype" => datatype,
+    "path" => path,
+    "format" => format,
+    "updated" => updated,
+    "products" => products,
+});
 
-impl Fields for Catalog {
-    const WHAT: &str = "a catalog";
+fields!(Catalog, "a catalog", {
+    "content_id" => content_id,
+    "datatype" => datatype,
+    "format" => format,
+    "updated" => updated,
+    "license" => license,
+    "products" => products,
+});
 
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "content_id" => value.into(&mut self.content_id),
-            "datatype" => value.into(&mut self.datatype),
-            "format" => value.into(&mut self.format),
-            "updated" => value.into(&mut self.updated),
-            "license" => value.into(&mut self.license),
-            "products" => value.into(&mut self.products),
-            _ => value.skip(),
-        }
-    }
-}
+fields!(Product, "a product", {
+    "aliases" => aliases,
+    "arch" => arch,
+    "os" => os,
+    "release" => release,
+    "release_codename" => release_codename,
+    "release_title" => release_title,
+    "variant" => variant,
+    "version" => version,
+    "supported" => supported,
+    "support_eol" => support_eol,
+    "lxd_requirements" => lxd_requirements,
+    "requirements" => requirements,
+    "versions" => versions,
+});
 
-impl Fields for Product {
-    const WHAT: &str = "a product";
+fields!(Version, "a version", {
+    "label" => label,
+    "pubname" => pubname,
+    "items" => items,
+});
 
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "aliases" => value.into(&mut self.aliases),
-            "arch" => value.into(&mut self.arch),
-            "os" => value.into(&mut self.os),
-            "release" => value.into(&mut self.release),
-            "release_codename" => value.into(&mut self.release_codename),
-            "release_title" => value.into(&mut self.release_title),
-            "variant" => value.into(&mut self.variant),
-            "version" => value.into(&mut self.version),
-            "supported" => value.into(&mut self.supported),
-            "support_eol" => value.into(&mut self.support_eol),
-            "lxd_requirements" => value.into(&mut self.lxd_requirements),
-            "requirements" => value.into(&mut self.requirements),
-            "versions" => value.into(&mut self.versions),
-            _ => value.skip(),
-        }
-    }
-}
-
-impl Fields for Version {
-    const WHAT: &str = "a version";
-
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "label" => value.into(&mut self.label),
-            "pubname" => value.into(&mut self.pubname),
-            "items" => value.into(&mut self.items),
-            _ => value.skip(),
-        }
-    }
-}
-
-impl Fields for Item {
-    const WHAT: &str = "an item";
-
-    fn field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        value: Value<'_, A>,
-    ) -> Result<(), A::Error> {
-        match name {
-            "ftype" => value.into(&mut self.ftype),
-            "path" => value.into(&mut self.path),
-            "size" => value.into(&mut self.size),
-            "sha256" => value.into(&mut self.sha256),
-            "md5" => value.into(&mut self.md5),
-            "combined_sha256" => value.into(&mut self.combined_sha256),
-            "combined_rootxz_sha256" => value.into(&mut self.combined_rootxz_sha256),
-            "combined_squashfs_sha256" => value.into(&mut self.combined_squashfs_sha256),
-            "combined_disk1-img_sha256" => value.into(&mut self.combined_disk1_img_sha256),
-            "combined_disk-kvm-img_sha256" => value.into(&mut self.combined_disk_kvm_img_sha256),
-            "combined_uefi1-img_sha256" => value.into(&mut self.combined_uefi1_img_sha256),
-            "combined_type" => value.into(&mut self.combined_type),
-            "delta_base" => value.into(&mut self.delta_base),
-            _ => value.skip(),
-        }
-    }
-}
+fields!(Item, "an item", {
+    "ftype" => ftype,
+    "path" => path,
+    "size" => size,
+    "sha256" => sha256,
+    "md5" => md5,
+    "combined_sha256" => combined_sha256,
+    "combined_rootxz_sha256" => combined_rootxz_sha256,
+    "combined_squashfs_sha256" => combined_squashfs_sha256,
+    "combined_disk1-img_sha256" => combined_disk1_img_sha256,
+    "combined_disk-kvm-img_sha256" => combined_disk_kvm_img_sha256,
+    "combined_uefi1-img_sha256" => combined_uefi1_img_sha256,
+    "combined_type" => combined_type,
+    "delta_base" => delta_base,
+});
