@@ -181,12 +181,9 @@ pub fn failed(spec: &RemoteSpec, what: &str, source: remote::Error) -> Error {
     let what = match &source {
         // lxc tries the server's next address when it reads "Unable to connect to".
         remote::Error::Connect { endpoint, source } => {
-            let server = match spec.protocol {
-                Protocol::Lxd => "LXD server",
-                Protocol::Simplestreams => "simple streams server",
-            };
+            // What kind of server it would be, nobody knows: it may be any web server.
             format!(
-                "Failed to connect to {server} \"{}\": Unable to connect to: {endpoint} ({source})",
+                "Failed to connect to \"{}\": Unable to connect to: {endpoint} ({source})",
                 redacted(&spec.address)
             )
         }
@@ -246,6 +243,6 @@ mod tests {
         };
         let text = failed(&spec, "Failed", source).to_string();
         assert!(text.contains("Unable to connect to: 10.0.0.1:8443"), "{text}");
-        assert!(!text.contains("secret"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("LXD"), "{text}");
     }
 }

@@ -127,7 +127,9 @@ impl Download {
             match download.request().await {
                 Ok(()) => return Ok(download),
                 // Nobody there is told at once; a server that asks for patience gets some.
-                Err(error @ (Error::Connect { .. } | Error::Tls { .. })) => return Err(error),
+                Err(
+                    error @ (Error::Connect { .. } | Error::Tls { .. } | Error::Handshake { .. }),
+                ) => return Err(error),
                 Err(error) => download.wait_after(error).await?,
             }
         }

@@ -51,12 +51,16 @@ fn classify(
     slow: bool,
 ) -> Error {
     let mut tls = None;
+    let mut handshake = None;
     let mut system = None;
     let mut names = false;
     let mut proxy = None;
     each_cause(error, &mut |cause| {
         if let Some(error) = cause.downcast_ref::<TlsError>() {
-            tls = Some(tls_reason(error));
+            match error {
+                TlsError::InvalidCertificate(error) => tls = Some(certificate_reason(error)),
+                other => handshake = Some(handshake_reason(other)),
+            }
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             system = Some(copy(error));
@@ -64,7 +68,8 @@ fn classify(
         let text = cause.to_string();
         names |= text == "dns error" || text.contains("failed to lookup address");
         if text == "tls handshake eof" {
-            tls = Some("it closes the connection instead; it probably does not speak TLS".into());
+            let reason = "it closes the connection instead; it probably does not speak TLS";
+            handshake = Some(reason.to_owned());
         }
         if text.contains("tunnel") || text.contains("proxy auth") {
             proxy = Some(text);
@@ -72,6 +77,9 @@ fn classify(
     });
     if let Some(reason) = tls {
         return Error::Tls { endpoint, reason };
+    }
+    if let Some(reason) = handshake {
+        return Error::Handshake { endpoint, reason };
     }
     if !opening {
         return Error::Transport { endpoint, reason: deepest(error) };
@@ -117,11 +125,10 @@ fn copy(error: &io::Error) -> io::Error {
     }
 }
 
-fn tls_reason(error: &TlsError) -> String {
+fn handshake_reason(error: &TlsError) -> String {
     match error {
-        TlsError::InvalidCertificate(error) => certificate_reason(error),
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "it answers, but does not speak TLS; is it a plain HTTP server?".to_owned()
+            "what answers does not speak TLS; is it a plain HTTP server?".to_owned()
         }
         TlsError::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::BadCertificate => {
@@ -141,8 +148,8 @@ fn certificate_reason(error: &CertificateError) -> String {
     match error {
         // A bad signature is an authority of the same name with another key.
         E::UnknownIssuer | E::BadSignature => {
-            "nobody this machine trusts vouches for its certificate; add the \
-                             remote with its certificate, or name its authority in SSL_CERT_FILE"
+            "nobody this machine trusts vouches for its certificate; SSL_CERT_FILE can name \
+             its authority"
                 .to_owned()
         }
         E::Expired | E::ExpiredContext { .. } => "its certificate has expired; it needs a new \
@@ -158,16 +165,15 @@ fn certificate_reason(error: &CertificateError) -> String {
                 presented.join(", ")
             };
             format!(
-                "its certificate is for {names}, not for {}; use such a name, or add the remote \
-                 with its certificate",
+                "its certificate is for {names}, not for {}; an address with such a name would do",
                 expected.to_str()
             )
         }
         E::NotValidForName => "its certificate is for another name".to_owned(),
         E::Other(other) => match other.0.downcast_ref::<OtherCertificate>() {
             Some(OtherCertificate { pinned, shown }) => format!(
-                "it shows the certificate {}, while {} was pinned; if it was set up anew, remove \
-                 the remote and add it again, otherwise somebody may be in between",
+                "it shows the certificate {}, while {} was pinned; unless it has got a new one, \
+                 somebody may be in between",
                 shown.short(),
                 pinned.short()
             ),

@@ -46,7 +46,7 @@ async fn look(url: &Url, access: &Access, trust: Trust<'_>) -> Result<PeerCertif
     let connection = dial_trusting(url, access, trust).await?;
     let Some(leaf) = connection.chain.first() else {
         let reason = "no certificate came; only https:// servers have one".to_owned();
-        return Err(Error::Tls { endpoint: super::fault::origin(url), reason });
+        return Err(Error::Handshake { endpoint: super::fault::origin(url), reason });
     };
     Ok(PeerCertificate {
         pem: pem(leaf),

@@ -26,8 +26,8 @@ pub(super) struct OtherCertificate {
 /// No authority is known, so nobody can vouch for anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no certificate authority is known on this machine; install the package ca-certificates, or \
-     add the remote with its certificate"
+    "no certificate authority is known on this machine that could vouch for its certificate; \
+     install the package ca-certificates"
 )]
 struct NoAuthorities;
 

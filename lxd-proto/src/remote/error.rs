@@ -31,12 +31,20 @@ pub enum Error {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The server's certificate is not to be trusted, or TLS failed otherwise.
+    /// The server's certificate is not to be trusted.
     #[error("cannot trust {endpoint}: {reason}")]
     Tls {
         /// URL.
         endpoint: String,
-        /// Why, and what to do.
+        /// Why. What to do depends on who asks: only a remote has a certificate to accept.
+        reason: String,
+    },
+    /// Something answers, but no TLS connection comes about, whatever its certificate.
+    #[error("cannot speak TLS with {endpoint}: {reason}")]
+    Handshake {
+        /// URL.
+        endpoint: String,
+        /// Why.
         reason: String,
     },
     /// This is no address of a server.

@@ -45,6 +45,9 @@ pub(super) fn copy(error: &Error) -> Error {
         Error::Tls { endpoint, reason } => {
             Error::Tls { endpoint: endpoint.clone(), reason: reason.clone() }
         }
+        Error::Handshake { endpoint, reason } => {
+            Error::Handshake { endpoint: endpoint.clone(), reason: reason.clone() }
+        }
         Error::Transport { endpoint, reason } => {
             Error::Transport { endpoint: endpoint.clone(), reason: reason.clone() }
         }
