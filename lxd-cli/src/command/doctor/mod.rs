@@ -46,7 +46,7 @@ impl Doctor {
                 Some(entry) => {
                     let mut report = Report::new(word);
                     let spec = RemoteSpec { address: entry.addr.clone(), ..RemoteSpec::default() };
-                    let subject = Subject { entry: &entry, spec, access: stranger() };
+                    let subject = Subject { entry: &entry, spec, access: stranger(), named: false };
                     examine(&subject, &mut report).await;
                     report
                 }
@@ -94,7 +94,7 @@ async fn examine_named(context: &Context, name: &str, report: &mut Report) {
     }
     let known = context.remotes.entry(name).and_then(|entry| {
         let (spec, access) = (context.remotes.spec(name)?, context.remotes.access(name)?);
-        Ok(Subject { entry, spec, access })
+        Ok(Subject { entry, spec, access, named: true })
     });
     match known {
         Ok(subject) => examine(&subject, report).await,

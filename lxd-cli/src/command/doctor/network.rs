@@ -36,6 +36,32 @@ pub(super) struct Subject<'a> {
     pub(super) entry: &'a RemoteEntry,
     pub(super) spec: RemoteSpec,
     pub(super) access: Access,
+    /// Whether it has a name: commands about remotes can only mend one that has.
+    pub(super) named: bool,
+}
+
+impl Subject<'_> {
+    /// The remedy for a remote, or the one for a mere address.
+    fn fix<'a>(&self, remote: &'a str, address: &'a str) -> &'a str {
+        if self.named { remote } else { address }
+    }
+
+    /// What may be wrong when nobody listens.
+    fn nobody_listens(&self, by_proxy: bool) -> &'static str {
+        if by_proxy {
+            return "Nobody listens there: correct the proxy in the environment (https_proxy), or \
+                    name the server in no_proxy.";
+        }
+        match self.spec.protocol {
+            Protocol::Lxd => {
+                "Nobody listens on that port: start the server there, or open the port there with \
+                 `lxd-cli config set core.https_address :8443`, or correct the port."
+            }
+            Protocol::Simplestreams => {
+                "Nobody listens on that port: the web server there is down, or the port is wrong."
+            }
+        }
+    }
 }
 
 /// Looks at every step until one fails on which the others depend.
@@ -48,11 +74,16 @@ pub(super) async fn examine(remote: &Subject<'_>, report: &mut Report) {
     };
     let proxy = proxy(remote, &url, report);
     let via = proxy.as_ref().unwrap_or(&url);
-    let Some(addresses) = resolve(via, report).await else {
+    let spelling = remote.fix(
+        "Check the spelling (`lxd-cli remote set-url REMOTE URL`), the network, and \
+         /etc/resolv.conf.",
+        "Check the spelling, the network, and /etc/resolv.conf.",
+    );
+    let Some(addresses) = resolve(via, spelling, report).await else {
         report.skip(&[ROUTE]);
         return report.skip(&after_way);
     };
-    if !route(&addresses, report).await {
+    if !route(&addresses, remote.nobody_listens(proxy.is_some()), report).await {
         return report.skip(&after_way);
     }
     let shown = match peer_certificate(&remote.spec.address, &remote.access).await {
@@ -86,7 +117,7 @@ fn proxy(remote: &Subject<'_>, url: &Url, report: &mut Report) -> Option<Url> {
     proxy
 }
 
-async fn resolve(url: &Url, report: &mut Report) -> Option<Vec<SocketAddr>> {
+async fn resolve(url: &Url, spelling: &str, report: &mut Report) -> Option<Vec<SocketAddr>> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -100,12 +131,7 @@ async fn resolve(url: &Url, report: &mut Report) -> Option<Vec<SocketAddr>> {
         Err(_) => (format!("no answer within {} seconds", PATIENCE.as_secs()), Vec::new()),
     };
     if addresses.is_empty() {
-        report.fail(
-            NAME,
-            format!("{host}: {detail}"),
-            "Check the spelling (`lxd-cli remote set-url REMOTE URL`), the network, and \
-             /etc/resolv.conf.",
-        );
+        report.fail(NAME, format!("{host}: {detail}"), spelling);
         return None;
     }
     let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -114,7 +140,7 @@ async fn resolve(url: &Url, report: &mut Report) -> Option<Vec<SocketAddr>> {
 }
 
 /// Whether any of the addresses takes a connection.
-async fn route(addresses: &[SocketAddr], report: &mut Report) -> bool {
+async fn route(addresses: &[SocketAddr], nobody_listens: &str, report: &mut Report) -> bool {
     let mut refused = Vec::new();
     let mut last = io::ErrorKind::TimedOut;
     for address in addresses {
@@ -133,10 +159,7 @@ async fn route(addresses: &[SocketAddr], report: &mut Report) -> bool {
         }
     }
     let fix = match last {
-        io::ErrorKind::ConnectionRefused => {
-            "Nobody listens on that port: start the server there, or open it with \
-             `lxd-cli config set core.https_address :8443`, or correct the port."
-        }
+        io::ErrorKind::ConnectionRefused => nobody_listens,
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
             "There is no way to that network: check this machine's addresses and routes (`ip route`)."
         }
@@ -160,12 +183,14 @@ async fn certificate(remote: &Subject<'_>, shown: &PeerCertificate, report: &mut
             true
         }
         Err(Error::Tls { reason, .. }) => {
-            report.fail(
-                CERTIFICATE,
-                format!("{fingerprint}: {reason}"),
+            let fix = remote.fix(
                 "Ask the server's owner for its fingerprint; if it is this one, accept it: \
                  `lxd-cli remote trust REMOTE`.",
+                "Ask the server's owner for its fingerprint; if it is this one, give the server a \
+                 name and accept it: `lxd-cli remote add NAME REMOTE` (an image server on the \
+                 web: with --protocol simplestreams).",
             );
+            report.fail(CERTIFICATE, format!("{fingerprint}: {reason}"), fix);
             false
         }
         Err(error) => {
@@ -203,8 +228,12 @@ async fn lxd(remote: &Subject<'_>, report: &mut Report) {
             report.fail(
                 PROTOCOL,
                 format!("this is no LXD server: {error}"),
-                "For an image server on the web: `lxd-cli remote remove REMOTE`, and add it again \
-                 with --protocol simplestreams.",
+                remote.fix(
+                    "For an image server on the web: `lxd-cli remote remove REMOTE`, and add it \
+                     again with --protocol simplestreams.",
+                    "For an image server on the web: `lxd-cli remote add NAME REMOTE --protocol \
+                     simplestreams`, then `lxd-cli doctor NAME:`.",
+                ),
             );
             report.skip(&[TRUST]);
         }
@@ -326,19 +355,37 @@ mod tests {
         assert!(clock_of(Some(&http_date(-3600))).1.contains("ahead of"));
     }
 
+    #[test]
+    fn remedies_are_those_that_the_server_can_have() {
+        let entry = RemoteEntry::default();
+        let mut subject = Subject {
+            entry: &entry,
+            spec: RemoteSpec::default(),
+            access: crate::remotes::stranger(),
+            named: false,
+        };
+        assert_eq!(subject.fix("of a remote", "of an address"), "of an address");
+        assert!(subject.nobody_listens(false).contains("core.https_address"));
+        assert!(subject.nobody_listens(true).contains("https_proxy"));
+        subject.named = true;
+        subject.spec.protocol = Protocol::Simplestreams;
+        assert_eq!(subject.fix("of a remote", "of an address"), "of a remote");
+        assert!(!subject.nobody_listens(false).contains("lxd-cli"));
+    }
+
     #[tokio::test]
     async fn a_closed_port_is_told_apart_from_a_missing_name() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut report = Report::new("r");
-        assert!(route(&[address], &mut report).await);
+        assert!(route(&[address], "Nobody listens", &mut report).await);
         drop(listener);
-        assert!(!route(&[address], &mut report).await);
+        assert!(!route(&[address], "Nobody listens", &mut report).await);
         let failed = report.checks.last().unwrap();
         assert!(failed.fix.as_ref().unwrap().contains("Nobody listens"), "{failed:?}");
         let url = "https://no-such-name.invalid".parse().unwrap();
-        assert!(resolve(&url, &mut report).await.is_none());
+        assert!(resolve(&url, "", &mut report).await.is_none());
         let url = "https://[::1]:8443".parse().unwrap();
-        assert_eq!(resolve(&url, &mut report).await.unwrap()[0].port(), 8443);
+        assert_eq!(resolve(&url, "", &mut report).await.unwrap()[0].port(), 8443);
     }
 }
