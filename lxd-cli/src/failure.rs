@@ -32,6 +32,10 @@ pub(crate) struct Failure {
     /// What another attempt may do about it.
     #[serde(skip)]
     pub(crate) cause: Cause,
+    /// The server on the network that it is about, as the layers below call it: the advice
+    /// depends on which remote that is.
+    #[serde(skip)]
+    pub(crate) endpoint: Option<String>,
     /// The words of the layers below, for `--debug`.
     #[serde(skip)]
     pub(crate) detail: Option<String>,
@@ -47,11 +51,20 @@ pub(crate) enum Cause {
     Unreachable,
     /// Something answers, but in another protocol.
     OtherProtocol,
+    /// The certificate is not accepted: a person may accept it.
+    Untrusted,
 }
 
 impl Failure {
     pub(crate) fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), hints: Vec::new(), code: 1, cause: Cause::Other, detail: None }
+        Self {
+            error: error.into(),
+            hints: Vec::new(),
+            code: 1,
+            cause: Cause::Other,
+            endpoint: None,
+            detail: None,
+        }
     }
 
     /// A wrong command line that clap could not know of.
@@ -78,9 +91,31 @@ impl Failure {
         }
     }
 
+    /// About a server on the network; an endpoint of another kind is none.
+    #[must_use]
+    fn at(mut self, endpoint: &str) -> Self {
+        self.endpoint = endpoint.starts_with("https:").then(|| endpoint.to_owned());
+        self
+    }
+
     #[must_use]
     pub(crate) fn because(self, cause: Cause) -> Self {
         Self { cause, ..self }
+    }
+
+    /// With the advice for the remote that its endpoint is, or for the endpoint itself.
+    #[must_use]
+    pub(crate) fn advised(mut self, remote: impl Fn(&str) -> Option<String>) -> Self {
+        let Some(endpoint) = self.endpoint.take() else { return self };
+        let hint = match (self.cause, remote(&endpoint)) {
+            (Cause::Untrusted, Some(name)) => format!(
+                "If its owner says that the certificate is right, `lxd-cli remote trust {name}` \
+                 accepts it; `lxd-cli doctor {name}:` looks closer."
+            ),
+            (_, Some(name)) => format!("`lxd-cli doctor {name}:` looks for the reason."),
+            (_, None) => format!("`lxd-cli doctor {endpoint}` looks for the reason."),
+        };
+        self.hint(hint)
     }
 
     /// For standard error: in the shape that the result would have had, if a program reads it.
@@ -135,7 +170,10 @@ impl From<Error> for Failure {
                 Self::new("it was changed by someone else in the meantime; nothing was saved")
                     .hint("Look at it again and repeat the command.")
             }
-            Error::Tls { endpoint, reason } => untrusted_server(&endpoint, &reason),
+            Error::Tls { ref endpoint, .. } => {
+                Self::new(error.to_string()).because(Cause::Untrusted).at(endpoint)
+            }
+            Error::Handshake { ref endpoint, .. } => Self::new(error.to_string()).at(endpoint),
             Error::Silent { .. } => Self::new(error.to_string()).because(Cause::Unreachable),
             other => Self::new(other.to_string()),
         };
@@ -143,20 +181,12 @@ impl From<Error> for Failure {
     }
 }
 
-/// Cause and remedy when a server's certificate is not accepted.
-fn untrusted_server(endpoint: &str, reason: &str) -> Failure {
-    Failure::new(format!("cannot trust {endpoint}: {reason}")).hint(
-        "If its owner says that the certificate is right, `lxd-cli remote trust REMOTE` accepts it; \
-         `lxd-cli doctor REMOTE:` looks closer.",
-    )
-}
-
 /// Cause and remedy when a server cannot be reached.
 fn unreachable_server(endpoint: &str, source: &io::Error) -> Failure {
     if endpoint.starts_with("https:") {
         return Failure::new(format!("cannot reach {endpoint}: {source}"))
-            .hint(format!("`lxd-cli doctor {endpoint}` looks for the reason."))
-            .because(Cause::Unreachable);
+            .because(Cause::Unreachable)
+            .at(endpoint);
     }
     let reason = match source.kind() {
         io::ErrorKind::NotFound => "there is no such socket".to_owned(),
@@ -209,6 +239,26 @@ mod tests {
         let text = failure.shaped(None, false);
         assert_eq!(text, "Error: no: \\u{1b}[2J\n  031aa7\n");
         assert_eq!(Failure::silent().shaped(Some(Shape::Json), false), "");
+    }
+
+    #[test]
+    fn advice_names_the_remote_and_offers_only_what_can_help() {
+        let endpoint = || "https://h:8443".to_owned();
+        let known = |at: &str| (at == "https://h:8443").then(|| "backup".to_owned());
+        let reason = || "another".to_owned();
+        let told = |error: Error| Failure::from(error).advised(known).hints.join("\n");
+        let untrusted = told(Error::Tls { endpoint: endpoint(), reason: reason() });
+        assert!(untrusted.contains("`lxd-cli remote trust backup` accepts"), "{untrusted}");
+        let plain = Error::Handshake { endpoint: endpoint(), reason: reason() };
+        assert_eq!(told(plain), "`lxd-cli doctor backup:` looks for the reason.");
+        // No remote has a certificate to accept.
+        let stranger = Error::Tls { endpoint: "https://other".into(), reason: reason() };
+        assert_eq!(told(stranger), "`lxd-cli doctor https://other` looks for the reason.");
+        let source = || io::ErrorKind::ConnectionRefused.into();
+        let refused = told(Error::Connect { endpoint: endpoint(), source: source() });
+        assert_eq!(refused, "`lxd-cli doctor backup:` looks for the reason.");
+        let socket = told(Error::Connect { endpoint: "/run/x".into(), source: source() });
+        assert!(socket.starts_with("Start the daemon") && !socket.contains("doctor"), "{socket}");
     }
 
     #[test]

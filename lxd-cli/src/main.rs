@@ -9,6 +9,7 @@ mod diff;
 mod editor;
 mod expand;
 mod failure;
+mod in_use;
 mod interrupt;
 mod output;
 mod progress;
@@ -17,6 +18,7 @@ mod redact;
 mod remotes;
 mod suggest;
 mod usage;
+mod warnings;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,6 +35,7 @@ use crate::output::Shape;
 use crate::remotes::Remotes;
 
 fn main() -> ExitCode {
+    warnings::show();
     let args: Vec<OsString> = std::env::args_os().collect();
     let force_local = args.iter().any(|arg| arg == "--force-local");
     let config = Config::load(force_local);
@@ -66,7 +69,7 @@ fn run(cli: Cli, config: Config) -> Outcome {
     }
     let project = cli.global.project;
     let context = Context {
-        remotes: Remotes { config, project },
+        remotes: Remotes::new(config, project),
         quiet: cli.global.quiet,
         progress: if cli.global.quiet { progress::Style::None } else { cli.global.progress },
         interrupt: Interrupt::default(),
@@ -95,6 +98,8 @@ fn run(cli: Cli, config: Config) -> Outcome {
             _ => failure,
         })
     });
+    let outcome =
+        outcome.map_err(|failure| failure.advised(|endpoint| context.remotes.opened_at(endpoint)));
     // A thread that still reads a silent pipe must not hold the program.
     runtime.shutdown_background();
     outcome

@@ -5,14 +5,21 @@ use std::sync::{Arc, OnceLock};
 use lxd_proto::alias::AliasEntry;
 use lxd_proto::client::LxdClient;
 use lxd_proto::filter::Filter;
+use lxd_proto::image::Image;
 use lxd_proto::net::Access;
 use lxd_proto::remote::{Error, Protocol, Remote, RemoteSpec, Resolved, Want, resolve};
 use lxd_simplestreams::connect;
+use url::Url;
 
 use crate::config::{Config, RemoteEntry, cache_dir, local_socket};
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Outcome};
+use crate::in_use::InUse;
+use crate::output::note;
 use crate::suggest::{closest, did_you_mean};
+
+/// What a server calls a client that it trusts.
+const TRUSTED: &str = "trusted";
 
 /// A name on a remote; the name may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +34,14 @@ pub(crate) struct Remotes {
     pub(crate) config: Config,
     /// `--project`.
     pub(crate) project: Option<String>,
+    in_use: InUse,
 }
 
 impl Remotes {
+    pub(crate) fn new(config: Config, project: Option<String>) -> Self {
+        Self { config, project, in_use: InUse::default() }
+    }
+
     /// Splits `REMOTE:NAME` at the first colon; without one it is on the default remote.
     pub(crate) fn parse(&self, text: &str) -> Outcome<Reference> {
         let here = |name: &str| Reference {
@@ -68,7 +80,22 @@ impl Remotes {
         })
     }
 
+    /// Why there is no such remote, and what to do.
     fn unknown(&self, name: &str) -> Failure {
+        if let Some(failure) = self.config.unusable(name) {
+            return failure;
+        }
+        if name == self.config.default_remote {
+            let failure = Failure::new(format!("The default remote \"{name}\" doesn't exist"));
+            return failure.hint(if self.config.default_is_from_env {
+                "$LXC_REMOTE names it: set it to another, or unset it.".to_owned()
+            } else {
+                format!(
+                    "{} names it; `lxd-cli remote switch local` chooses another.",
+                    self.config.path().display()
+                )
+            });
+        }
         let known = || self.config.remotes.keys().map(String::as_str);
         let hint = did_you_mean(name, known()).unwrap_or_else(|| {
             format!("Available remotes: {}", known().collect::<Vec<_>>().join(", "))
@@ -107,6 +134,7 @@ impl Remotes {
     /// web server sees our certificate only when it asks for one.
     pub(crate) fn access(&self, name: &str) -> Outcome<Access> {
         let entry = self.entry(name)?;
+        self.in_use.add(name);
         let mut access = stranger();
         let simplestreams = entry.protocol == Protocol::Simplestreams.as_str();
         if entry.addr.starts_with("https:") && (simplestreams || !entry.public) {
@@ -115,9 +143,79 @@ impl Remotes {
         Ok(access)
     }
 
+    /// The remote in use that has this endpoint, as errors call it.
+    pub(crate) fn opened_at(&self, endpoint: &str) -> Option<String> {
+        let origin = |address: &str| Some(address.parse::<Url>().ok()?.origin());
+        let wanted = origin(endpoint)?;
+        let is_there = |name: &str| {
+            self.config.remotes.get(name).and_then(|entry| origin(&entry.addr)).as_ref()
+                == Some(&wanted)
+        };
+        self.in_use.find(is_there)
+    }
+
+    /// Tells, once for each remote, that this client is a stranger there and so sees only part.
+    pub(crate) fn warn_stranger(&self, name: &str, why: &str) {
+        if self.in_use.is_first_warning(name) {
+            note(&format!(
+                "Warning: {name}: {why}; only public images are seen. `lxd-cli doctor {name}:` \
+                 says what is missing."
+            ));
+        }
+    }
+
+    /// The warning for a remote to manage when there is nothing to be known by.
+    fn warn_nameless(&self, name: &str, access: &Access) {
+        let Some(entry) = self.config.remotes.get(name) else { return };
+        let to_manage = entry.addr.starts_with("https:") && !is_public(entry);
+        if to_manage && access.identity.is_none() {
+            let (certificate, _) = self.credentials().identity_paths();
+            let why = format!("this client has no certificate ({})", certificate.display());
+            self.warn_stranger(name, &why);
+        }
+    }
+
+    /// Warns when a server to manage says that it does not trust this client. Only the network
+    /// has strangers. A server that does not answer says so to the command itself.
+    pub(crate) async fn warn_if_stranger(&self, name: &str, server: &LxdClient) {
+        let answer = match self.entry(name) {
+            Ok(entry) if entry.addr.starts_with("https:") => server.server().await,
+            _ => return,
+        };
+        if answer.is_ok_and(|about| about.value.auth != TRUSTED) {
+            self.warn_stranger(name, "the server does not trust this client");
+        }
+    }
+
+    /// All images that a remote shows us.
+    pub(crate) async fn images(&self, name: &str) -> Outcome<Vec<Image>> {
+        let entry = self.entry(name)?;
+        if is_public(entry) {
+            return Ok(self.reader(name)?.images(&Filter::default()).await?);
+        }
+        // What a stranger gets looks like an answer: the server is asked what it thinks of us.
+        let server = self.server(name)?;
+        let images = server.images(&Filter::default()).await?;
+        self.warn_if_stranger(name, &server).await;
+        Ok(images)
+    }
+
     /// The remote for reading images, whatever it speaks.
     pub(crate) fn reader(&self, name: &str) -> Outcome<Arc<dyn Remote>> {
-        Ok(connect(self.spec(name)?, &self.access(name)?)?)
+        let access = self.access(name)?;
+        self.warn_nameless(name, &access);
+        Ok(connect(self.spec(name)?, &access)?)
+    }
+
+    /// All aliases that a remote shows us.
+    pub(crate) async fn aliases(&self, name: &str) -> Outcome<Vec<AliasEntry>> {
+        if is_public(self.entry(name)?) {
+            return visible_aliases(&*self.reader(name)?).await;
+        }
+        let server = self.server(name)?;
+        let aliases = visible_aliases(&server).await?;
+        self.warn_if_stranger(name, &server).await;
+        Ok(aliases)
     }
 
     /// The remote as an LXD server, for all that only those can do.
@@ -130,7 +228,9 @@ impl Remotes {
                 Failure::new(what).hint("This command needs an LXD server, such as local:.")
             );
         }
-        Ok(LxdClient::new(spec, &self.access(name)?)?)
+        let access = self.access(name)?;
+        self.warn_nameless(name, &access);
+        Ok(LxdClient::new(spec, &access)?)
     }
 
     /// The image that `reference` names. When there is none, or more than one, the failure
@@ -145,6 +245,9 @@ impl Remotes {
             Ok(resolved) => Ok(resolved),
             Err(Error::NotFound { reference: name }) => {
                 let place = &reference.remote;
+                if self.entry(place).is_ok_and(|entry| !is_public(entry)) {
+                    self.warn_if_stranger(place, &self.server(place)?).await;
+                }
                 if let Some(kind) = want.kind
                     && let Ok(other) = remote.alias(&name, &Want { kind: None, ..*want }).await
                 {
@@ -165,7 +268,7 @@ impl Remotes {
 }
 
 /// The aliases of a server. LXD does not list them for strangers, but shows them with the images.
-pub(crate) async fn visible_aliases(remote: &dyn Remote) -> Outcome<Vec<AliasEntry>> {
+async fn visible_aliases(remote: &dyn Remote) -> Outcome<Vec<AliasEntry>> {
     match remote.aliases().await {
         Err(Error::Api { status: 401 | 403, .. }) => {}
         listed => return Ok(listed?),
@@ -203,6 +306,11 @@ pub(crate) fn stranger() -> Access {
     ONE.get_or_init(make).clone()
 }
 
+/// Whether nobody logs in there.
+fn is_public(entry: &RemoteEntry) -> bool {
+    entry.public || entry.protocol == Protocol::Simplestreams.as_str()
+}
+
 fn address(entry: &RemoteEntry) -> String {
     match entry.addr.as_str() {
         "unix://" | "unix:" => format!("unix://{}", local_socket().display()),
@@ -215,7 +323,7 @@ mod tests {
     use super::*;
 
     fn remotes() -> Remotes {
-        Remotes { config: Config::load(true), project: None }
+        Remotes::new(Config::load(true), None)
     }
 
     fn check(text: &str, remote: &str, name: &str) {
@@ -239,6 +347,30 @@ mod tests {
         assert_eq!(failure.hints, ["Did you mean \"images\"?"]);
         let failure = remotes().parse("zzz:x").unwrap_err();
         assert!(failure.hints[0].contains("images, local"), "{failure:?}");
+    }
+
+    #[test]
+    fn an_endpoint_is_the_remote_in_use_there() {
+        let remotes = remotes();
+        let endpoint = "https://images.linuxcontainers.org";
+        assert_eq!(remotes.opened_at(endpoint), None);
+        remotes.access("local").unwrap();
+        remotes.access("images").unwrap();
+        assert_eq!(remotes.opened_at(endpoint).as_deref(), Some("images"));
+        assert_eq!(remotes.opened_at("https://images.linuxcontainers.org:8443"), None);
+    }
+
+    #[test]
+    fn a_default_remote_that_is_not_there_is_told_as_such() {
+        let mut remotes = remotes();
+        remotes.config.default_remote = "nope".into();
+        let failure = remotes.entry("nope").unwrap_err();
+        assert_eq!(failure.error, "The default remote \"nope\" doesn't exist");
+        assert!(failure.hints[0].contains("remote switch local"), "{failure:?}");
+        remotes.config.default_is_from_env = true;
+        let failure = remotes.entry("nope").unwrap_err();
+        assert!(failure.hints[0].contains("$LXC_REMOTE"), "{failure:?}");
+        assert!(!remotes.parse("other:x").unwrap_err().error.contains("default"));
     }
 
     #[test]

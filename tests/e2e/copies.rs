@@ -442,6 +442,16 @@ fn an_image_behind_a_url_is_imported_when_its_hash_is_right() {
         server.signal(rustix::process::Signal::KILL);
         server.wait();
     }
+    // A web server is no remote and no LXD server, and is not spoken of as one.
+    let gone = daemon.lxc(&format!("image import https://127.0.0.1:{}/x", free_port())).fails();
+    let gone = gone.complains("Unable to connect to");
+    daemon.set_env("SSL_CERT_FILE", "/dev/null");
+    assert!(daemon.stop().success());
+    daemon.launch();
+    let strange = daemon.lxc(&format!("image import https://127.0.0.1:{}/x", a.port)).fails();
+    for done in [gone, strange.complains("vouch")] {
+        assert!(!done.stderr.contains("LXD server") && !done.stderr.contains("remote"), "{done}");
+    }
     // Plain http is not even asked.
     daemon.lxc("image import http://127.0.0.1:1/x").fails();
     let source = json!({"source": {"type": "url", "url": "file:///etc/passwd"}});

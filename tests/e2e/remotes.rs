@@ -159,8 +159,12 @@ fn a_certificate_is_accepted_once_and_pinned() {
     person.cli("image list b:").ok();
     // The server is set up anew: another certificate at the same address.
     let other = Server::start();
-    person.cli(&format!("remote set-url b {}", other.address())).ok();
-    person.cli("image list b:").fails().complains("remote trust");
+    let moved = person.cli(&format!("remote set-url b {}", other.address())).ok();
+    let moved = moved.complains("Warning: b: the address is saved").complains("remote trust b`");
+    // Who reads the first line is not sent another way than who reads the second.
+    assert!(!moved.stderr.contains("add it again"), "{moved}");
+    let refused = person.cli("image list b:").fails().complains("`lxd-cli remote trust b` accepts");
+    assert!(!refused.stderr.contains("REMOTE"), "{refused}");
     person.cli("doctor b:").fails().says("FAIL  certificate").says("remote trust b");
     person.cli("remote trust b --accept-certificate").ok();
     let checks = person.cli("doctor b: --format json").exits(1).json();
@@ -347,8 +351,13 @@ fn a_copy_follows_its_source_and_goes_back() {
     cli(&format!("image refresh {second}")).fails().complains("source not found");
     cli(&format!("image delete {second}")).ok();
     cli("image refresh app").ok().says("already up to date");
+    cli("image refresh app -q").ok().prints(&format!("{first}\n"));
     source.daemon.cli("image alias set app v2").ok();
-    cli("image refresh app").ok().says("refreshed successfully");
+    let both = format!("{} -> {}", &first[..12], &second[..12]);
+    cli("image refresh app").ok().says("refreshed successfully").says(&both);
+    let done = cli("image refresh app -f json").ok().json();
+    let same = json!({"image": "app", "refreshed": false, "fingerprint": second, "was": second});
+    assert_eq!(done, json!([same]));
     cli("image info app").ok().says(&second).says("Last check: ").says("Next check: ");
     let versions = cli("image history app -f json").ok().json();
     assert_eq!(versions[0]["fingerprint"], json!(second));
@@ -375,7 +384,15 @@ fn doctor_names_the_step_that_fails() {
     daemon.cli("remote add nowhere https://no-such-host.invalid --no-check").ok();
     daemon.cli("doctor nowhere:").fails().says("FAIL  name resolution");
     daemon.cli(&format!("doctor 127.0.0.1:{port}")).fails().says("FAIL  route");
+    // What LXD's configuration could mend is not the trouble of a web server.
+    let streams = format!("remote add web https://127.0.0.1:{port} --no-check");
+    daemon.cli(&format!("{streams} --protocol simplestreams")).ok();
+    daemon.cli("doctor web:").fails().says("Nobody listens").says_not("core.https_address");
     daemon.cli("doctor nope:").fails().complains("doesn't exist");
+    // An address has no certificate to accept before it has a name.
+    let other = Server::start();
+    let strange = daemon.cli(&format!("doctor {}", other.address())).fails();
+    strange.says("FAIL  certificate").says("remote add NAME").says_not("remote trust");
     let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = plain.local_addr().unwrap().port();
     let server = std::thread::spawn(move || {
@@ -388,6 +405,104 @@ fn doctor_names_the_step_that_fails() {
     server.join().unwrap();
     assert!(daemon.stop().success());
     daemon.cli("doctor").fails().says("FAIL  socket").says("Start the daemon");
+}
+
+#[test]
+fn a_new_address_is_saved_and_asked() {
+    let server = Server::start();
+    let person = Person::new(&server.daemon, "p");
+    person.cli(&format!("remote add b {}", server.token("me"))).ok();
+    let gone = format!("127.0.0.1:{}", free_port());
+    let done = person.cli(&format!("remote set-url b {gone}")).ok();
+    done.complains("Warning: b: the address is saved, but cannot reach").complains("doctor b:");
+    assert!(person.file("config.yml").contains(&format!("addr: https://{gone}\n")));
+    let done = person.cli(&format!("remote set-url b {gone} -f json")).ok().json();
+    assert!(done["warning"].as_str().unwrap().contains("cannot reach"), "{done}");
+    let unasked = person.cli(&format!("remote set-url b {gone} --no-check")).ok();
+    assert_eq!(unasked.stderr, "");
+    let good = person.cli(&format!("remote set-url b {}", server.address())).ok();
+    assert_eq!(good.stderr, "");
+    person.cli("remote set-url b 'not an address'").exits(2).complains("is no address");
+    assert!(person.file("config.yml").contains(&server.address()));
+}
+
+#[test]
+fn a_stranger_is_told_that_only_a_part_is_seen() {
+    let server = Server::start();
+    let public = server.import("pub", "--public");
+    server.import("priv", "");
+    let person = Person::new(&server.daemon, "p");
+    person.cli(&format!("remote add b {}", server.token("me"))).ok();
+    let friend = person.cli("image list b: -c F -f csv").ok();
+    assert_eq!((friend.stdout.lines().count(), friend.stderr.as_str()), (2, ""));
+    server.daemon.cli("config trust remove me").ok();
+    let told_once = |line: &str, why: &str| {
+        let done = person.cli(line).run();
+        let warnings = done.stderr.matches("only public images are seen").count();
+        assert!(done.stderr.contains(why) && warnings == 1, "{done}");
+        done
+    };
+    let untrusted = "Warning: b: the server does not trust this client";
+    let listed = told_once("image list b: -c F -f csv", untrusted);
+    assert_eq!(listed.stdout, format!("{public}\n"));
+    told_once("image alias list b:", untrusted);
+    told_once("image info b:priv", untrusted);
+    told_once("image copy b:pub local:", untrusted);
+    for file in ["client.crt", "client.key"] {
+        std::fs::remove_file(person.conf.join(file)).unwrap();
+    }
+    let nameless = "Warning: b: this client has no certificate";
+    let listed = told_once("image list b: -c F -f csv", nameless);
+    assert_eq!(listed.stdout, format!("{public}\n"));
+    told_once("image info b:pub", nameless);
+}
+
+#[test]
+fn what_speaks_no_tls_has_no_certificate_to_trust() {
+    let daemon = Daemon::start();
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = plain.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut stream in plain.incoming().flatten() {
+            // All that comes is read, so that the close is no reset.
+            let mut hello = [0; 4096];
+            let _ = stream.read(&mut hello);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    for kind in ["--public", "--protocol simplestreams", ""] {
+        let done = daemon.cli(&format!("remote add h 127.0.0.1:{port} {kind}")).fails();
+        let done = done.complains("does not speak TLS");
+        assert!(!done.stderr.contains("remote trust"), "{done}");
+    }
+}
+
+#[test]
+fn an_odd_entry_hides_no_other_remote() {
+    let daemon = Daemon::start();
+    let person = Person::new(&daemon, "p");
+    person.cli("remote add good https://127.0.0.1:9 --no-check").ok();
+    let text = person.file("config.yml").replace("  good:\n", "  odd: null\n  good:\n");
+    std::fs::write(person.conf.join("config.yml"), text).unwrap();
+    let listed = person.cli("remote list -f csv").ok().says("good,https://127.0.0.1:9");
+    listed.complains("Warning: The remote \"odd\" cannot be used: its entry is empty");
+    let fine = person.cli("image list").ok();
+    assert_eq!(fine.stderr, "");
+    for line in ["image list odd:", "remote switch odd", "remote add odd h --no-check"] {
+        person.cli(line).fails().complains("The remote \"odd\" cannot be used");
+    }
+    person.cli("remote add more https://127.0.0.1:9 --no-check").ok();
+    assert!(person.file("config.yml").contains("  odd: null\n"));
+    person.cli("remote remove odd").ok();
+    assert!(!person.file("config.yml").contains("odd"));
+    // A default that is not there is told as one.
+    let text = person.file("config.yml").replace("default-remote: local", "default-remote: nope");
+    std::fs::write(person.conf.join("config.yml"), text).unwrap();
+    let done = person.cli("image list").fails().complains("The default remote \"nope\"");
+    done.complains("remote switch local");
+    person.cli("remote switch local").ok();
+    person.cli("image list").ok();
 }
 
 #[test]

@@ -98,6 +98,24 @@ fn both_clients_show_the_same_of_it() {
 }
 
 #[test]
+fn what_is_shown_from_the_cache_is_told_to_be_old() {
+    let streams = Streams::start();
+    let daemon = Server::trusting(&streams.authority, &[]);
+    streams.add_to(&daemon);
+    let fresh = client(&daemon, Client::Cli, "image list s: -f csv").ok();
+    assert_eq!(fresh.stderr, "");
+    drop(streams.web);
+    for line in ["image list s: -f csv", "image info s:debian", "image alias list s:"] {
+        let old = client(&daemon, Client::Cli, line).ok();
+        assert_eq!(old.stderr.matches("Warning: ").count(), 1, "{old}");
+        let old = old.complains("shown as last seen").complains("server https://127.0.0.1");
+        if line.starts_with("image list") {
+            assert_eq!(old.stdout, fresh.stdout);
+        }
+    }
+}
+
+#[test]
 fn images_are_copied_by_alias_and_by_fingerprint() {
     let mut streams = Streams::start();
     let debian = streams.build("debian:12", "20260102_0000");

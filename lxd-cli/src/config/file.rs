@@ -5,12 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Config, LOCAL, RemoteEntry, builtin};
+use super::{ALIASES, Config, LOCAL, REMOTES, RemoteEntry, builtin};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Node, Times, from_yaml};
 
-const REMOTES: &str = "remotes";
-const ALIASES: &str = "aliases";
 const DEFAULT_REMOTE: &str = "default-remote";
 
 type Entries = Vec<(String, Node)>;
@@ -296,6 +294,25 @@ aliases:
   ll: image list @ARGS@
 ";
         assert_eq!(text(&config), expected);
+    }
+
+    #[test]
+    fn an_odd_entry_survives_until_it_is_taken_out() {
+        let (_dir, config) = with_file("remotes:\n  odd: null\n  s2:\n    addr: https://a\n");
+        config
+            .change(|document| {
+                document.set_remote("s3", &entry("https://b"));
+                Ok(())
+            })
+            .unwrap();
+        assert!(text(&config).contains("  odd: null\n"), "{}", text(&config));
+        config
+            .change(|document| {
+                document.remove_remote("odd");
+                Ok(())
+            })
+            .unwrap();
+        assert!(!text(&config).contains("odd"), "{}", text(&config));
     }
 
     #[test]

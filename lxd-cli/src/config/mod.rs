@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::from_yaml;
+use crate::failure::Failure;
+use crate::output::{Node, Times, from_yaml};
 
 pub(crate) use file::{Document, lock, replace};
 
@@ -16,6 +17,10 @@ pub(crate) use file::{Document, lock, replace};
 pub(crate) const LOCAL: &str = "local";
 /// The name of the configuration file.
 const FILE_NAME: &str = "config.yml";
+/// The key of the remotes in it.
+const REMOTES: &str = "remotes";
+/// The key of the command aliases in it.
+const ALIASES: &str = "aliases";
 /// The one remote of lxc's that is built in until a file of the user's leaves it out.
 const IMAGES: &str = "images";
 /// State directory of our daemon.
@@ -53,7 +58,11 @@ pub(crate) struct Config {
     /// The directory of the machine's files.
     pub(crate) global_dir: PathBuf,
     pub(crate) default_remote: String,
+    /// Whether `LXC_REMOTE` says so.
+    pub(crate) default_is_from_env: bool,
     pub(crate) remotes: BTreeMap<String, RemoteEntry>,
+    /// Remotes whose entries cannot be used, with where and why. They stay in the file.
+    pub(crate) unusable: BTreeMap<String, String>,
     pub(crate) aliases: BTreeMap<String, String>,
     /// Names of aliases that the machine's configuration has.
     pub(crate) global_aliases: BTreeSet<String>,
@@ -89,8 +98,17 @@ impl Config {
             && !name.is_empty()
         {
             config.default_remote = name;
+            config.default_is_from_env = true;
         }
         config
+    }
+
+    /// Why a remote that is in a file cannot be used; `None` when there is no such entry.
+    pub(crate) fn unusable(&self, name: &str) -> Option<Failure> {
+        let why = self.unusable.get(name)?;
+        Some(Failure::new(format!("The remote \"{name}\" cannot be used: {why}")).hint(format!(
+            "Repair its entry in that file, or take it out: `lxd-cli remote remove {name}`."
+        )))
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -106,8 +124,19 @@ impl Config {
                 return;
             }
         };
-        match parse(&text) {
-            Ok(file) => self.take(file, global),
+        match parse(&text, path) {
+            Ok((file, odd)) => {
+                let names: Vec<_> = file.remotes.iter().flatten().map(|(name, _)| name).collect();
+                self.unusable.retain(|name, _| !names.contains(&name));
+                self.take(file, global);
+                for (name, why) in odd {
+                    // A static one is not taken from files.
+                    if !self.remotes.get(&name).is_some_and(|known| known.is_static) {
+                        self.remotes.remove(&name);
+                        self.unusable.insert(name, format!("{why} in {}", path.display()));
+                    }
+                }
+            }
             Err(error) => {
                 self.broken = Some(format!("cannot read {}: {error}", path.display()));
             }
@@ -140,11 +169,53 @@ impl Config {
     }
 }
 
-fn parse(text: &str) -> Result<ConfigFile, String> {
+/// What a file says, and the remotes whose entries cannot be read, with why: the others are as
+/// good as ever. An odd command alias is warned of and left out: it cannot be told from another
+/// unknown word when it is used.
+fn parse(text: &str, path: &Path) -> Result<(ConfigFile, BTreeMap<String, String>), String> {
     if text.trim().is_empty() {
-        return Ok(ConfigFile::default());
+        return Ok(Default::default());
     }
-    from_yaml(text)
+    let wrong = match from_yaml(text) {
+        Ok(file) => return Ok((file, BTreeMap::new())),
+        Err(wrong) => wrong,
+    };
+    let Ok(Node::Map(mut file)) = from_yaml(text) else { return Err(wrong) };
+    let mut odd = BTreeMap::new();
+    for (key, value) in &mut file {
+        match (key.as_str(), value) {
+            (REMOTES, Node::Map(remotes)) => remotes.retain(|(name, entry)| {
+                let why = unreadable(entry);
+                odd.extend(why.map(|why| (name.clone(), why.to_owned())));
+                why.is_none()
+            }),
+            (ALIASES, Node::Map(aliases)) => aliases.retain(|(name, target)| {
+                let odd = matches!(target, Node::Null | Node::List(_) | Node::Map(_));
+                if odd {
+                    tracing::warn!(
+                        file = %path.display(),
+                        "the command alias \"{name}\" is left out: what it stands for is no text"
+                    );
+                }
+                !odd
+            }),
+            _ => {}
+        }
+    }
+    // Numbers and texts as they were written: what was no trouble before is none now.
+    Ok((from_yaml(&Node::Map(file).yaml(Times::Plain))?, odd))
+}
+
+/// Why the entry of a remote cannot be read.
+fn unreadable(entry: &Node) -> Option<&'static str> {
+    match entry {
+        Node::Null => Some("its entry is empty"),
+        Node::Map(_) => {
+            let entry: Result<RemoteEntry, _> = from_yaml(&entry.yaml(Times::Plain));
+            entry.is_err().then_some("its entry holds a value of a wrong kind")
+        }
+        _ => Some("its entry is no map"),
+    }
 }
 
 fn config_dir() -> PathBuf {
@@ -256,6 +327,42 @@ aliases:
         assert!(with_file("").1.remotes.contains_key("images"));
         assert!(with_file("aliases: {}").1.remotes.contains_key("images"));
         assert!(!with_file("remotes: {}").1.remotes.contains_key("images"));
+    }
+
+    #[test]
+    fn one_odd_entry_is_the_trouble_of_that_remote_alone() {
+        for (odd, why) in [
+            ("null", "its entry is empty"),
+            ("", "its entry is empty"),
+            ("[1]", "its entry is no map"),
+            ("{addr: [1]}", "its entry holds a value of a wrong kind"),
+            ("{addr: 'https://h', public: maybe}", "its entry holds a value of a wrong kind"),
+        ] {
+            let text = FILE.replace("  s2:\n", &format!("  odd: {odd}\n  s2:\n"));
+            let text = text.replace("project: default", "project: 12");
+            let (_dir, config) = with_file(&text);
+            assert_eq!(config.broken, None, "{odd}");
+            assert_eq!(config.remotes["s2"].project, "12");
+            assert_eq!(config.default_remote, "s2");
+            assert_eq!(config.aliases["il"], "image list -f csv");
+            let failure = config.unusable("odd").unwrap();
+            assert!(
+                failure.error.starts_with("The remote \"odd\" cannot be used: "),
+                "{failure:?}"
+            );
+            assert!(
+                failure.error.contains(why) && failure.error.contains("config.yml"),
+                "{failure:?}"
+            );
+            assert!(config.unusable("s2").is_none() && !config.remotes.contains_key("odd"));
+        }
+        let (_dir, config) = with_file(&format!("{FILE}  odd:\n"));
+        assert!(config.broken.is_none() && config.remotes.contains_key("s2"));
+        assert_eq!(config.aliases.len(), 1);
+        // Neither hidden nor repaired by an entry that has no say.
+        let (_dir, config) = with_file("remotes: {local: null, s3: {addr: 'https://h'}}");
+        assert!(config.remotes.contains_key(LOCAL) && config.remotes.contains_key("s3"));
+        assert!(config.unusable("local").is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::command::flags::{ListFormat, ResultFormat};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Table, print_list, sort_rows};
-use crate::remotes::{Reference, close_alias, visible_aliases};
+use crate::remotes::{Reference, close_alias};
 
 /// The commands below `image alias`.
 #[derive(Debug, Subcommand)]
@@ -224,7 +224,7 @@ impl List {
                 filters.push(word.clone());
             }
         }
-        let mut aliases = visible_aliases(&*context.remotes.reader(&remote)?).await?;
+        let mut aliases = context.remotes.aliases(&remote).await?;
         // As with lxc, and unlike images: the words are alternatives.
         let wanted = |alias: &AliasEntry| filters.iter().any(|filter| matches(alias, filter));
         aliases.retain(|alias| filters.is_empty() || wanted(alias));

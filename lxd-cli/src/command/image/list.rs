@@ -2,7 +2,6 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use lxd_proto::filter::Filter;
 use lxd_proto::image::Image;
 use serde::Serialize;
 
@@ -68,7 +67,7 @@ impl List {
         let filters = Filters::parse(&filters)?;
         let mut images = Vec::new();
         for name in &remotes {
-            let found = context.remotes.reader(name)?.images(&Filter::default()).await?;
+            let found = context.remotes.images(name).await?;
             images.extend(found.into_iter().map(|image| (name.clone(), image)));
         }
         for doubt in filters.doubts(images.iter().map(|(_, image)| image)) {

@@ -93,6 +93,9 @@ impl Add {
             return Err(Failure::new(format!("Remote {name} exists as <{addr}>"))
                 .hint("Choose another name, or remove that one first."));
         }
+        if let Some(failure) = context.remotes.config.unusable(&name) {
+            return Err(failure);
+        }
         let job = Job { add: self, context, name: &name };
         let found = match &address {
             _ if self.no_check => self.unchecked(&address),
@@ -174,7 +177,9 @@ impl Job<'_> {
             match found {
                 Ok(found) => return Ok(found),
                 // What a person or the server has refused is not tried in another way.
-                Err(failure) if failure.cause == Cause::Other => return Err(failure),
+                Err(failure) if matches!(failure.cause, Cause::Other | Cause::Untrusted) => {
+                    return Err(failure);
+                }
                 Err(failure) => match &mut first {
                     Some(first) => first.hints.push(format!("As {protocol}: {}", failure.error)),
                     None => first = Some(failure),

@@ -87,6 +87,7 @@ pub(super) async fn trusted(
     if !asked_for_one {
         match checked_certificate(url, access, "").await {
             Ok(_) => return Ok(String::new()),
+            // The certificate alone is in the way: a person may accept it.
             Err(Error::Tls { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -10,7 +10,7 @@ use crate::command::flags::ListFormat;
 use crate::config::RemoteEntry;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::output::{self, Shape, Table, emit, print_list, sort_rows};
+use crate::output::{self, Shape, Table, emit, note, print_list, sort_rows};
 use crate::redact::without_password;
 
 /// List the known remotes.
@@ -26,6 +26,11 @@ impl List {
         let config = &context.remotes.config;
         let remotes: BTreeMap<_, _> =
             config.remotes.iter().map(|(name, entry)| (name, shown(entry))).collect();
+        for name in config.unusable.keys() {
+            if let Some(failure) = config.unusable(name) {
+                note(&format!("Warning: {}", failure.error));
+            }
+        }
         let headers = ["NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC", "GLOBAL"];
         let mut table = Table::new(&headers);
         for (name, entry) in &remotes {

@@ -1,15 +1,27 @@
-//! `remote get-default`, `switch`, `rename`, `remove` and `set-url`: what needs no server.
+//! `remote get-default`, `switch`, `rename`, `remove` and `set-url`: what is done whether or not
+//! the server is there.
+
+use std::time::Duration;
 
 use clap::Args;
-use lxd_proto::remote::Protocol;
+use lxd_proto::client::LxdClient;
+use lxd_proto::filter::Filter;
+use lxd_proto::remote::{Protocol, RemoteSpec};
+use lxd_simplestreams::connect;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::address::{Address, check_name};
 use crate::command::flags::ResultFormat;
 use crate::config::RemoteEntry;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Cause, Failure, Outcome};
+use crate::output::note;
+use crate::redact::without_password;
 use crate::suggest::did_you_mean;
+
+/// How long a server at a new address is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Print the name of the default remote.
 #[derive(Debug, Args)]
@@ -46,6 +58,9 @@ impl RemoteArg {
         let remotes = &context.remotes.config.remotes;
         match remotes.get(name) {
             Some(entry) => Ok((name, entry)),
+            None if context.remotes.config.unusable.contains_key(name) => {
+                context.remotes.entry(name).map(|entry| (name, entry))
+            }
             None => Err(Failure::new(format!("Remote {name} doesn't exist"))
                 .maybe_hint(did_you_mean(name, remotes.keys().map(String::as_str)))),
         }
@@ -139,9 +154,14 @@ pub(crate) struct Remove {
 
 impl Remove {
     pub(super) fn run(&self, context: &Context) -> Outcome {
-        let (name, entry) = self.remote.change(context)?;
-        if entry.global {
-            return Err(global(name, "removed"));
+        let name = self.remote.name();
+        // An entry that cannot be used can go, too; then only the file says whose it is.
+        let unusable = context.remotes.config.unusable.contains_key(name);
+        if !unusable {
+            let (_, entry) = self.remote.change(context)?;
+            if entry.global {
+                return Err(global(name, "removed"));
+            }
         }
         let is_default = || {
             Failure::new(format!("Can't remove the default remote {name}"))
@@ -153,6 +173,9 @@ impl Remove {
         context.remotes.config.change(|document| {
             if document.default_remote() == Some(name) {
                 return Err(is_default());
+            }
+            if unusable && !document.has_remote(name) {
+                return Err(global(name, "removed"));
             }
             document.remove_remote(name);
             Ok(())
@@ -166,8 +189,10 @@ impl Remove {
 /// Change where a remote is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The server is not asked. An accepted certificate stays the one that is expected; when the server
-at the new address shows another, `lxd-cli remote trust REMOTE` accepts it.
+The address is saved whatever is there, since a server may be about to move; then it is asked, and
+a warning tells when it does not answer as this remote should. An accepted certificate stays the
+one that is expected; when the server at the new address shows another, `lxd-cli remote trust
+REMOTE` accepts it.
 
 Example:
   lxd-cli remote set-url backup https://backup.example.org:8443")]
@@ -176,12 +201,15 @@ pub(crate) struct SetUrl {
     remote: RemoteArg,
     /// The new address
     url: String,
+    /// Do not ask the server
+    #[arg(long)]
+    no_check: bool,
     #[command(flatten)]
     format: ResultFormat,
 }
 
 impl SetUrl {
-    pub(super) fn run(&self, context: &Context) -> Outcome {
+    pub(super) async fn run(&self, context: &Context) -> Outcome {
         let (name, entry) = self.remote.change(context)?;
         let protocol = entry.protocol.parse().unwrap_or(Protocol::Lxd);
         let addr = match Address::parse(&self.url)? {
@@ -193,8 +221,46 @@ impl SetUrl {
             document.set_remote(name, &entry);
             Ok(())
         })?;
-        self.format.done(&json!({ "remote": name, "addr": addr }))
+        let addr = without_password(&addr);
+        let warning = if self.no_check { None } else { doubt(context, name, &entry).await };
+        if let Some(warning) = &warning {
+            note(&format!("Warning: {name}: the address is saved, but {warning}"));
+        }
+        match warning {
+            None => self.format.done(&json!({ "remote": name, "addr": addr })),
+            Some(warning) => {
+                self.format.done(&json!({ "remote": name, "addr": addr, "warning": warning }))
+            }
+        }
     }
+}
+
+/// Why the server of a changed entry cannot be used as it is; `None` when it can.
+async fn doubt(context: &Context, name: &str, entry: &RemoteEntry) -> Option<String> {
+    let asked = async {
+        let spec = RemoteSpec { address: entry.addr.clone(), ..context.remotes.spec(name)? };
+        let access = context.remotes.access(name)?;
+        if spec.protocol == Protocol::Simplestreams {
+            connect(spec, &access)?.images(&Filter::default()).await?;
+            return Ok(None);
+        }
+        let server = LxdClient::new(spec, &access)?.server().await?.value;
+        let stranger = !entry.public && server.auth != "trusted";
+        Ok(stranger.then(|| "the server there does not trust this client.".to_owned()))
+    };
+    let failure: Failure = match timeout(PATIENCE, asked).await {
+        Ok(Ok(doubt)) => return doubt,
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::new(format!("nobody answered within {} s", PATIENCE.as_secs())),
+    };
+    let remedy = match failure.cause {
+        Cause::Untrusted => format!(
+            "if its owner says that the certificate is right, `lxd-cli remote trust {name}` \
+             accepts it"
+        ),
+        _ => format!("`lxd-cli doctor {name}:` looks for the reason"),
+    };
+    Some(format!("{}; {remedy}.", failure.error))
 }
 
 fn global(name: &str, what: &str) -> Failure {

@@ -45,7 +45,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::List(list) => list.run(context),
         Command::Remove(remove) => remove.run(context),
         Command::Rename(rename) => rename.run(context),
-        Command::SetUrl(set) => set.run(context),
+        Command::SetUrl(set) => set.run(context).await,
         Command::Switch(switch) => switch.run(context),
         Command::Trust(trust) => trust.run(context).await,
     }

@@ -50,9 +50,7 @@ impl Source {
             if about.auth == "trusted" {
                 source.server = Some(server);
             } else {
-                crate::output::note(&format!(
-                    "Warning: {name}: does not trust this client; only public images are seen."
-                ));
+                context.remotes.warn_stranger(name, "the server does not trust this client");
             }
             source.environment = about.environment.unwrap_or_default();
         }

@@ -85,7 +85,7 @@ mod tests {
     use crate::config::Config;
 
     fn sort(words: &[&str]) -> Outcome<Words> {
-        let remotes = Remotes { config: Config::load(true), project: None };
+        let remotes = Remotes::new(Config::load(true), None);
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
         Words::sort(&remotes, &words)
     }
