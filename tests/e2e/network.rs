@@ -260,7 +260,7 @@ fn an_operators_own_certificate_is_taken_on_sighup() {
     };
     std::fs::copy(other.dir().join("server.key"), daemon.dir().join("server.key")).unwrap();
     hang_up();
-    wait::until("the broken pair is told", || daemon.log().contains("are no pair"));
+    wait::until("the broken pair is told", || daemon.log().contains("do not belong together"));
     assert_eq!(fingerprint(&daemon), old);
     std::fs::copy(other.dir().join("server.crt"), daemon.dir().join("server.crt")).unwrap();
     hang_up();
