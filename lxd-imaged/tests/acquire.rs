@@ -118,7 +118,7 @@ impl Daemon {
 fn source(server: &Fake, reference: &str) -> Source {
     let remote = RemoteSpec { address: server.address(), ..RemoteSpec::default() };
     let reference = reference.into();
-    Source { remote, reference, secret: None, kind: None, architecture: None }
+    Source { remote, reference, secret: None, kind: None, architecture: None, fresh: false }
 }
 
 fn silent() -> Follow {

@@ -13,7 +13,7 @@ use lxd_proto::remote::{Error, Fetch, Remote, RemoteSpec, Result, Secret, Sink, 
 use crate::convert::ImageFiles;
 use crate::listing::{Damaged, Listing, Matching};
 use crate::transfer::{Source, Transfer};
-use crate::tree::{self, Current, Need, Tree};
+use crate::tree::{self, Current, Need, Remembered, Tree};
 
 /// A simplestreams server. Cheap to clone; making one opens no connection.
 ///
@@ -39,22 +39,28 @@ impl SimplestreamsRemote {
     /// after the server was asked for new catalogs.
     async fn look_up<T>(
         &self,
+        remembered: Remembered,
         find: impl Fn(&Listing) -> Result<Option<T>, Damaged>,
     ) -> Result<Option<T>> {
-        if let Some(found) = self.ask(Need::Catalogs, &find).await? {
+        if let Some(found) = self.ask(Need::Catalogs, remembered, &find).await? {
             return Ok(Some(found));
         }
-        self.ask(Need::Index, &find).await
+        self.ask(Need::Index, remembered, &find).await
     }
 
     /// Reads from a current listing; one that is damaged is fetched anew, once.
-    async fn ask<T>(&self, need: Need, read: impl Fn(&Listing) -> Result<T, Damaged>) -> Result<T> {
-        let current = self.tree.current(need).await?;
+    async fn ask<T>(
+        &self,
+        need: Need,
+        remembered: Remembered,
+        read: impl Fn(&Listing) -> Result<T, Damaged>,
+    ) -> Result<T> {
+        let current = self.tree.current(need, remembered).await?;
         match read(&current.listing) {
             Ok(answer) => return Ok(answer),
             Err(damaged) => self.tree.forget(damaged).await,
         }
-        let current = self.tree.current(need).await?;
+        let current = self.tree.current(need, remembered).await?;
         read(&current.listing).map_err(|damaged| Error::Decode {
             what: format!("the catalogs of {}", self.tree.name()),
             reason: damaged.to_string(),
@@ -67,7 +73,8 @@ impl SimplestreamsRemote {
         if let Some(Ok(Some(files))) = self.tree.held().await.as_ref().map(known) {
             return Ok(files);
         }
-        let files = self.look_up(|listing| listing.files(&image.fingerprint)).await?;
+        let files =
+            self.look_up(Remembered::Counts, |listing| listing.files(&image.fingerprint)).await?;
         files.ok_or_else(|| Error::NotFound { reference: image.fingerprint.to_string() })
     }
 }
@@ -79,7 +86,7 @@ impl Remote for SimplestreamsRemote {
     }
 
     async fn images(&self, filter: &Filter) -> Result<Vec<Image>> {
-        self.ask(Need::Catalogs, |listing| {
+        self.ask(Need::Catalogs, Remembered::Counts, |listing| {
             let passes =
                 |image: &Result<Image, Damaged>| image.as_ref().map_or(true, |i| filter.matches(i));
             listing.images().filter(passes).collect()
@@ -88,7 +95,7 @@ impl Remote for SimplestreamsRemote {
     }
 
     async fn image(&self, id: &Prefix, _secret: Option<&Secret>) -> Result<Image> {
-        let matching = self.look_up(|listing| match listing.matching(id)? {
+        let matching = self.look_up(Remembered::Counts, |listing| match listing.matching(id)? {
             Matching::None => Ok(None),
             found => Ok(Some(found)),
         });
@@ -102,11 +109,12 @@ impl Remote for SimplestreamsRemote {
     }
 
     async fn aliases(&self) -> Result<Vec<AliasEntry>> {
-        self.ask(Need::Catalogs, Listing::aliases).await
+        self.ask(Need::Catalogs, Remembered::Counts, Listing::aliases).await
     }
 
     async fn alias(&self, name: &str, want: &Want) -> Result<AliasEntry> {
-        let found = self.look_up(|listing| listing.alias(name, want)).await?;
+        let remembered = if want.fresh { Remembered::DoesNot } else { Remembered::Counts };
+        let found = self.look_up(remembered, |listing| listing.alias(name, want)).await?;
         found.ok_or_else(|| Error::NotFound { reference: name.to_owned() })
     }
 

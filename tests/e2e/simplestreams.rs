@@ -211,6 +211,13 @@ fn a_new_build_replaces_the_copy_and_can_be_taken_back() {
             server.target("debian") == third
         });
 
+        // What was known of a server that is in trouble is no answer to "is there a newer one?".
+        streams.web.fault("/streams/v1/images.json", Fault::Status(503));
+        wait::until("a failed check", || run("image refresh debian").run().code != 0);
+        let why = server.image(&third)["refresh"]["error"].to_string();
+        assert!(why.contains("503"), "{why}");
+        streams.web.fault("/streams/v1/images.json", None);
+
         // The server forgets about it all: nothing changes here, and why is told.
         for serial in ["20260101_0000", "20260201_0000", "20260301_0000"] {
             streams.tree.withdraw("debian:12", serial);

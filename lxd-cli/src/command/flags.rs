@@ -63,7 +63,7 @@ impl VmFlag {
     /// What an alias should lead to.
     pub(crate) fn want(&self) -> Want {
         let kind = self.vm.then_some(InstanceType::VirtualMachine);
-        Want { kind, architecture: None }
+        Want { kind, ..Want::default() }
     }
 }
 

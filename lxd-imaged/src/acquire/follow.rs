@@ -77,6 +77,8 @@ pub fn source_of(entry: &Entry) -> Result<Source> {
         secret: None,
         kind: Some(entry.image.kind),
         architecture: Some(entry.image.architecture),
+        // What was known before says nothing about a newer version.
+        fresh: true,
     })
 }
 

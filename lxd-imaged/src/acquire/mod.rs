@@ -49,6 +49,8 @@ pub struct Source {
     pub kind: Option<InstanceType>,
     /// What it must run on; `None` prefers what this machine is.
     pub architecture: Option<Architecture>,
+    /// Whether only what the server says now counts: a check is no check by an old catalog.
+    pub fresh: bool,
 }
 
 impl Source {
@@ -67,7 +69,7 @@ impl Source {
     }
 
     fn want(&self) -> Want {
-        Want { kind: self.kind, architecture: self.architecture }
+        Want { kind: self.kind, architecture: self.architecture, fresh: self.fresh }
     }
 }
 

@@ -64,7 +64,7 @@ fn pull(app: &Arc<App>, given: &ImageSource, post: ImagesPost) -> Result<Operati
     };
     let secret = Some(given.secret.clone()).filter(|secret| !secret.is_empty()).map(Secret::new);
     let reference = reference.to_owned();
-    let source = Source { remote, reference, secret, kind, architecture: None };
+    let source = Source { remote, reference, secret, kind, architecture: None, fresh: false };
     let wish = wish(post)?;
     run(app, |app, follow| async move { acquire::copy(&app, &source, &wish, &follow).await })
 }

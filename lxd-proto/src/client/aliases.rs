@@ -7,12 +7,12 @@ use crate::client::LxdClient;
 use crate::client::server::Tagged;
 use crate::client::transport::Request;
 use crate::remote::Result;
-use crate::routes::{self, query};
+use crate::routes;
 
 impl LxdClient {
     /// All aliases.
     pub async fn list_aliases(&self) -> Result<Vec<AliasEntry>> {
-        let request = Request::get(routes::ALIASES.url(&[])).query(query::RECURSION, "1");
+        let request = Request::list(routes::ALIASES.url(&[]));
         let aliases: Option<Vec<AliasEntry>> = self.transport.ask(request).await?.parse()?;
         Ok(aliases.unwrap_or_default())
     }

@@ -10,7 +10,7 @@ use crate::client::server::Tagged;
 use crate::client::transport::Request;
 use crate::operation::{Operation, OperationClass};
 use crate::remote::{Error, Result};
-use crate::routes::{self, query};
+use crate::routes;
 use crate::status::OperationStatus;
 
 /// A join token that waits for its use.
@@ -25,7 +25,7 @@ pub struct WaitingToken {
 impl LxdClient {
     /// All trusted certificates.
     pub async fn list_certificates(&self) -> Result<Vec<Certificate>> {
-        let request = Request::get(routes::CERTIFICATES.url(&[])).query(query::RECURSION, "1");
+        let request = Request::list(routes::CERTIFICATES.url(&[]));
         let certificates: Option<Vec<Certificate>> = self.transport.ask(request).await?.parse()?;
         Ok(certificates.unwrap_or_default())
     }

@@ -27,7 +27,7 @@ pub struct ListOptions {
 impl LxdClient {
     /// The images that `options` describes.
     pub async fn list_images(&self, options: &ListOptions) -> Result<Vec<Image>> {
-        let mut request = Request::get(routes::IMAGES.url(&[])).query(query::RECURSION, "1");
+        let mut request = Request::list(routes::IMAGES.url(&[]));
         if !options.filter.is_empty() {
             request = request.query(query::FILTER, options.filter.clone());
         }
@@ -122,7 +122,7 @@ impl LxdClient {
     /// The versions of an image, newest first; only our own daemon knows it.
     pub async fn image_history(&self, fingerprint: &Fingerprint) -> Result<Vec<ImageVersion>> {
         let path = routes::IMAGE_HISTORY.url(&[&fingerprint.to_string()]);
-        self.transport.ask(Request::get(path)).await?.parse()
+        self.transport.ask(Request::get(path).long()).await?.parse()
     }
 
     /// The version before takes the aliases back, or, when `fingerprint` is a replaced version,

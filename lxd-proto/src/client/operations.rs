@@ -19,7 +19,7 @@ const WAIT_SECONDS: u64 = 30;
 impl LxdClient {
     /// All operations of the server, grouped by status in the order of the statuses' names.
     pub async fn list_operations(&self) -> Result<Vec<Operation>> {
-        let request = Request::get(routes::OPERATIONS.url(&[])).query(query::RECURSION, "1");
+        let request = Request::list(routes::OPERATIONS.url(&[]));
         let by_status: Option<BTreeMap<String, Vec<Operation>>> =
             self.transport.ask(request).await?.parse()?;
         Ok(by_status.unwrap_or_default().into_values().flatten().collect())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::client::LxdClient;
 use crate::client::transport::{RawReply, Request};
 use crate::remote::{Error, Result};
-use crate::routes::{self, query};
+use crate::routes;
 use crate::server::{Server, ServerPut};
 
 /// A value with the tag of the version that was read.
@@ -57,7 +57,7 @@ impl LxdClient {
 
     /// The names of the projects that we may see.
     pub async fn list_projects(&self) -> Result<Vec<String>> {
-        let request = Request::get(routes::PROJECTS.url(&[])).query(query::RECURSION, "1");
+        let request = Request::list(routes::PROJECTS.url(&[]));
         let projects: Option<Vec<Named>> = self.transport.ask(request).await?.parse()?;
         Ok(projects.unwrap_or_default().into_iter().map(|project| project.name).collect())
     }

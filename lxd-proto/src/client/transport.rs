@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, IF_MATCH, LOCATION};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
@@ -19,8 +18,10 @@ use crate::routes::query;
 /// After so many seconds without a byte a peer counts as gone, unless [`Access`] says otherwise.
 pub const IDLE_SECONDS: u64 = 60;
 
-/// The largest JSON answer that is read, in bytes: far above 100,000 images.
-const MAX_JSON: usize = 256 << 20;
+/// The largest list that is read, in bytes: far above 100,000 images.
+const MAX_LIST: usize = 256 << 20;
+/// The largest answer about one thing: a stranger's server is not to fill our memory with it.
+const MAX_OBJECT: usize = 4 << 20;
 /// What the host part of URLs is on a unix socket, as LXD's own client spells it.
 const UNIX_HOST: &str = "http://unix.socket";
 
@@ -47,15 +48,28 @@ pub(super) struct Request<'a> {
     pub(super) path: String,
     pub(super) query: Vec<(&'a str, String)>,
     pub(super) if_match: Option<&'a str>,
+    /// The longest answer that is read, in bytes.
+    largest: usize,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: Vec::new(), if_match: None }
+        Self { method, path: path.into(), query: Vec::new(), if_match: None, largest: MAX_OBJECT }
     }
 
     pub(super) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
+    }
+
+    /// All things of a kind, as objects.
+    pub(super) fn list(path: impl Into<String>) -> Self {
+        Self::get(path).query(query::RECURSION, "1").long()
+    }
+
+    /// The answer is a list and may be long.
+    pub(super) fn long(mut self) -> Self {
+        self.largest = MAX_LIST;
+        self
     }
 
     pub(super) fn query(mut self, key: &'a str, value: impl Into<String>) -> Self {
@@ -176,7 +190,7 @@ impl Transport {
         if request.method == Method::GET && matches!(sent, Err(Error::Transport { .. })) {
             sent = self.send(self.prepare(&request)).await;
         }
-        self.reply(what, sent?).await
+        self.read(what, sent?, request.largest).await
     }
 
     /// A request with a JSON body and its envelope.
@@ -199,15 +213,19 @@ impl Transport {
             location: text(LOCATION.as_str()),
             content_type: text(CONTENT_TYPE.as_str()).unwrap_or_default(),
             date: text(DATE.as_str()),
-            body: self.body(response).await?.into(),
+            body: self.http.body(response, MAX_LIST).await?.into(),
         })
     }
 
     /// Reads the envelope of a reply; an error in it becomes [`Error::Api`].
     pub(super) async fn reply(&self, what: String, response: Response) -> Result<Reply> {
+        self.read(what, response, MAX_OBJECT).await
+    }
+
+    async fn read(&self, what: String, response: Response, largest: usize) -> Result<Reply> {
         let status = response.status();
         let etag = header(response.headers(), ETAG.as_str());
-        let body = self.body(response).await?;
+        let body = self.http.body(response, largest).await?;
         let envelope: Envelope = match serde_json::from_slice(&body) {
             Ok(envelope) => envelope,
             Err(_) if !status.is_success() => {
@@ -220,10 +238,6 @@ impl Transport {
             return Err(Error::Api { status: status.as_u16(), message: envelope.error });
         }
         Ok(Reply { envelope, etag, what })
-    }
-
-    async fn body(&self, response: Response) -> Result<Bytes> {
-        self.http.body(response, MAX_JSON).await
     }
 
     pub(super) fn silent(&self) -> Error {

@@ -121,7 +121,11 @@ pub async fn finds_by_alias(remote: &dyn Remote, known: &[KnownImage]) -> Verdic
         same(&format!("the type of {}", entry.name), &entry.kind, &target.kind)?;
     }
     for expected in known {
-        let want = Want { kind: Some(expected.kind), architecture: Some(expected.architecture) };
+        let want = Want {
+            kind: Some(expected.kind),
+            architecture: Some(expected.architecture),
+            fresh: true,
+        };
         for name in &expected.aliases {
             if !listed.iter().any(|entry| entry.name == *name) {
                 return Err(format!("the alias {name} is not listed"));

@@ -68,6 +68,8 @@ pub struct Want {
     pub kind: Option<InstanceType>,
     /// `None` takes the server's first choice.
     pub architecture: Option<Architecture>,
+    /// Only what the server says now counts, not what it said before it went away.
+    pub fresh: bool,
 }
 
 /// A one-time secret that opens a private image. Never shown in logs.

@@ -98,7 +98,7 @@ fn a_missing_property_sorts_last_and_ties_go_by_fingerprint() {
 fn an_alias_leads_to_what_is_wanted() {
     let listing = golden_listing();
     let find = |name: &str, kind: Option<InstanceType>, architecture: Option<Architecture>| {
-        let want = Want { kind, architecture };
+        let want = Want { kind, architecture, fresh: false };
         let entry = listing.alias(name, &want).unwrap()?;
         let Matching::One(image) = listing.matching(&entry.target.into()).unwrap() else {
             panic!("{name} leads to nothing")

@@ -44,6 +44,15 @@ pub(crate) enum Need {
     Index,
 }
 
+/// Whether what a server said before it went away will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    /// Better than nothing.
+    Counts,
+    /// Only what it says now.
+    DoesNot,
+}
+
 /// A tree. Clones of the `Arc` it lives in share its listing and its connections.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -62,8 +71,10 @@ struct State {
     current: Option<Arc<Current>>,
     catalogs_checked: Option<Instant>,
     index_checked: Option<Instant>,
-    /// How the last question ended when it did in nothing.
+    /// When and how the last question failed, if it did.
     failed: Option<(Instant, Arc<Error>)>,
+    /// Whether `current` may be shown although the last question failed.
+    usable: bool,
 }
 
 /// A listing and where it is from.
@@ -119,22 +130,19 @@ impl Tree {
         self.state.lock().await.current.clone()
     }
 
-    /// The listing of now, or an older one when the server fails in passing.
-    pub(crate) async fn current(&self, need: Need) -> Result<Arc<Current>> {
+    /// The listing of now; an older one, where that counts, when the server fails in passing.
+    pub(crate) async fn current(&self, need: Need, remembered: Remembered) -> Result<Arc<Current>> {
         let arrived = Instant::now();
         let mut state = self.state.lock().await;
-        if let Some((_, error)) = state.failed.as_ref().filter(|(when, _)| *when >= arrived) {
-            // It was for us, too: fifty callers do not wait for a dead server one by one.
-            return Err(copy(error));
-        }
         if !state.loaded {
             state.current = self.load().await;
             state.loaded = true;
         }
-        if let Some(current) = &state.current
-            && state.is_fresh(need)
-        {
-            return Ok(Arc::clone(current));
+        // A failure was for all who waited meanwhile: fifty callers do not wait for a dead server
+        // one by one.
+        let answered = state.failed.as_ref().is_some_and(|(when, _)| *when >= arrived);
+        if answered || (state.current.is_some() && state.is_fresh(need)) {
+            return state.answer(remembered);
         }
         let known = state.current.clone();
         let index = need == Need::Index
@@ -146,25 +154,22 @@ impl Tree {
             }
             answer => answer,
         };
-        // Who has just failed is not asked about the index at once.
-        let index = index || answer.is_err();
-        let current = match (answer, known) {
-            (Ok(current), _) => current,
-            (Err(Failure { error, passing: true }), Some(known)) => {
-                tracing::warn!(
-                    server = self.name(), unchanged_s = known.provenance.age().as_secs(), %error,
-                    "the server does not answer properly; its images are shown as last seen"
-                );
-                known
+        match answer {
+            Ok(current) => state.set(current, index),
+            Err(failure) => {
+                // Only what passes is waited for with an old listing in hand.
+                let usable = known.filter(|_| failure.passing);
+                if let (Some(known), Remembered::Counts) = (&usable, remembered) {
+                    tracing::warn!(
+                        server = self.name(), unchanged_s = known.provenance.age().as_secs(),
+                        error = %failure.error,
+                        "the server does not answer properly; its images are shown as last seen"
+                    );
+                }
+                state.fail(no_tree(failure.error, &self.name()), usable.is_some());
             }
-            (Err(failure), _) => {
-                let error = no_tree(failure.error, &self.name());
-                state.failed = Some((Instant::now(), Arc::new(copy(&error))));
-                return Err(error);
-            }
-        };
-        state.set(&current, index);
-        Ok(current)
+        }
+        state.answer(remembered)
     }
 
     /// Forgets a listing that turned out to be damaged.
@@ -304,12 +309,37 @@ impl State {
         checked.is_some_and(|checked| checked.elapsed() < FRESH)
     }
 
-    fn set(&mut self, current: &Arc<Current>, index: bool) {
-        self.current = Some(Arc::clone(current));
+    fn set(&mut self, current: Arc<Current>, index: bool) {
+        self.current = Some(current);
+        self.failed = None;
+        self.usable = true;
         let now = Some(Instant::now());
         self.catalogs_checked = now;
         if index {
             self.index_checked = now;
+        }
+    }
+
+    /// Nobody who has just failed is asked again at once, about the index either.
+    fn fail(&mut self, error: Error, usable: bool) {
+        let now = Instant::now();
+        self.failed = Some((now, Arc::new(error)));
+        self.usable = usable;
+        if usable {
+            self.catalogs_checked = Some(now);
+            self.index_checked = Some(now);
+        }
+    }
+
+    /// How the last question ended, for another caller.
+    fn answer(&self, remembered: Remembered) -> Result<Arc<Current>> {
+        match (&self.current, &self.failed) {
+            (Some(current), Some(_)) if self.usable && remembered == Remembered::Counts => {
+                Ok(Arc::clone(current))
+            }
+            (_, Some((_, error))) => Err(copy(error)),
+            (Some(current), None) => Ok(Arc::clone(current)),
+            (None, None) => Err(Error::Unsupported("nobody was asked".to_owned())),
         }
     }
 }

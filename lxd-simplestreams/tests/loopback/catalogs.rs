@@ -131,7 +131,7 @@ async fn references_are_resolved_as_everywhere() {
     }
     let server = Server::start(&tree).await;
     let remote = remote(server.address(), &access("1", cache.path()));
-    let want = |architecture| Want { kind: None, architecture: Some(architecture) };
+    let want = |architecture| Want { architecture: Some(architecture), ..Want::default() };
     let target = remote.alias("alpine", &want(Architecture::Aarch64)).await.unwrap().target;
     assert_eq!(target.to_string(), arm.fingerprint());
     let by_prefix = remote.image(&target.short().parse().unwrap(), None).await.unwrap();
@@ -189,6 +189,14 @@ async fn a_server_in_trouble_is_answered_for_by_the_cache() {
     drop(server);
     let remote = remote(&address, &access("f", cache.path()));
     assert_eq!(list(&*remote).await.len(), 2);
+    // Whoever looks for a newer version is not told what was known before, just asked or not.
+    let name = &remote.aliases().await.unwrap()[0].name;
+    for _ in 0..2 {
+        let fresh = Want { fresh: true, ..Want::default() };
+        let error = remote.alias(name, &fresh).await.unwrap_err();
+        assert!(matches!(error, Error::Connect { .. }), "{error}");
+        assert!(remote.alias(name, &Want::default()).await.is_ok());
+    }
 }
 
 #[tokio::test]
