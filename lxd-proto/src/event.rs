@@ -130,4 +130,52 @@ pub mod action {
     pub const CERTIFICATE_DELETED: &str = "certificate-deleted";
     /// An operation was cancelled.
     pub const OPERATION_CANCELLED: &str = "operation-cancelled";
+    /// An instance was made.
+    pub const INSTANCE_CREATED: &str = "instance-created";
+    /// An instance was started.
+    pub const INSTANCE_STARTED: &str = "instance-started";
+    /// An instance was stopped by a request, or was killed.
+    pub const INSTANCE_STOPPED: &str = "instance-stopped";
+    /// An instance stopped in good order.
+    pub const INSTANCE_SHUTDOWN: &str = "instance-shutdown";
+    /// An instance was restarted.
+    pub const INSTANCE_RESTARTED: &str = "instance-restarted";
+    /// An instance was frozen.
+    pub const INSTANCE_PAUSED: &str = "instance-paused";
+    /// An instance goes on.
+    pub const INSTANCE_RESUMED: &str = "instance-resumed";
+    /// An instance was deleted.
+    pub const INSTANCE_DELETED: &str = "instance-deleted";
+    /// An instance was edited.
+    pub const INSTANCE_UPDATED: &str = "instance-updated";
+    /// An instance has another name; context `old_name`.
+    pub const INSTANCE_RENAMED: &str = "instance-renamed";
+    /// An instance went back to a snapshot; context `snapshot`.
+    pub const INSTANCE_RESTORED: &str = "instance-restored";
+    /// A command was run in an instance; context `command`.
+    pub const INSTANCE_EXEC: &str = "instance-exec";
+    /// A file was read; context `file-source`.
+    pub const INSTANCE_FILE_RETRIEVED: &str = "instance-file-retrieved";
+    /// A file was written; context `file-destination`.
+    pub const INSTANCE_FILE_PUSHED: &str = "instance-file-pushed";
+    /// A file was deleted; context `file`.
+    pub const INSTANCE_FILE_DELETED: &str = "instance-file-deleted";
+    /// The console's log was read.
+    pub const INSTANCE_CONSOLE_RETRIEVED: &str = "instance-console-retrieved";
+    /// The console's log was cleared.
+    pub const INSTANCE_CONSOLE_RESET: &str = "instance-console-reset";
+    /// A log file was read.
+    pub const INSTANCE_LOG_RETRIEVED: &str = "instance-log-retrieved";
+    /// Metadata or a template was read.
+    pub const INSTANCE_METADATA_RETRIEVED: &str = "instance-metadata-retrieved";
+    /// Metadata was edited.
+    pub const INSTANCE_METADATA_UPDATED: &str = "instance-metadata-updated";
+    /// A snapshot was made.
+    pub const INSTANCE_SNAPSHOT_CREATED: &str = "instance-snapshot-created";
+    /// A snapshot was deleted.
+    pub const INSTANCE_SNAPSHOT_DELETED: &str = "instance-snapshot-deleted";
+    /// A snapshot has another name; context `old_name`.
+    pub const INSTANCE_SNAPSHOT_RENAMED: &str = "instance-snapshot-renamed";
+    /// A snapshot was edited.
+    pub const INSTANCE_SNAPSHOT_UPDATED: &str = "instance-snapshot-updated";
 }

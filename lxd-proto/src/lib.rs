@@ -20,6 +20,7 @@ pub mod extensions;
 pub mod filter;
 pub mod fingerprint;
 pub mod image;
+pub mod instance;
 pub mod metadata;
 pub mod operation;
 pub mod profile;

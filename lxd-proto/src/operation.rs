@@ -66,4 +66,34 @@ pub mod description {
     pub const CERTIFICATE_TOKEN: &str = "Executing operation";
     /// `POST /1.0/images/FINGERPRINT/secret`.
     pub const IMAGE_TOKEN: &str = "Image download token";
+    /// `POST /1.0/instances`.
+    pub const INSTANCE_CREATE: &str = "Creating instance";
+    /// State: start.
+    pub const INSTANCE_START: &str = "Starting instance";
+    /// State: stop.
+    pub const INSTANCE_STOP: &str = "Stopping instance";
+    /// State: restart.
+    pub const INSTANCE_RESTART: &str = "Restarting instance";
+    /// State: freeze.
+    pub const INSTANCE_FREEZE: &str = "Freezing instance";
+    /// State: unfreeze.
+    pub const INSTANCE_UNFREEZE: &str = "Unfreezing instance";
+    /// `DELETE /1.0/instances/NAME`.
+    pub const INSTANCE_DELETE: &str = "Deleting instance";
+    /// `PUT /1.0/instances/NAME`.
+    pub const INSTANCE_UPDATE: &str = "Updating instance";
+    /// `POST /1.0/instances/NAME`.
+    pub const INSTANCE_RENAME: &str = "Renaming instance";
+    /// `PUT /1.0/instances/NAME` with `restore`.
+    pub const INSTANCE_RESTORE: &str = "Restoring snapshot";
+    /// `POST /1.0/instances/NAME/exec`.
+    pub const INSTANCE_EXEC: &str = "Executing command";
+    /// `POST …/snapshots`.
+    pub const SNAPSHOT_CREATE: &str = "Snapshotting instance";
+    /// `DELETE …/snapshots/SNAPSHOT`.
+    pub const SNAPSHOT_DELETE: &str = "Deleting snapshot";
+    /// `POST …/snapshots/SNAPSHOT`.
+    pub const SNAPSHOT_RENAME: &str = "Renaming snapshot";
+    /// `PUT …/snapshots/SNAPSHOT`.
+    pub const SNAPSHOT_UPDATE: &str = "Updating snapshot";
 }

@@ -17,6 +17,13 @@ impl Route {
         self.0
     }
 
+    /// The older spelling of an instance's path, with `containers`, for a router; `None` for what
+    /// is no such path.
+    pub fn older(self) -> Option<String> {
+        let rest = self.0.strip_prefix(INSTANCES.0)?;
+        Some(format!("/1.0/containers{rest}"))
+    }
+
     /// The path with `values` in place of the placeholders, percent-encoded, a slash included.
     pub fn url(self, values: &[&str]) -> String {
         let mut url = String::new();
@@ -78,6 +85,30 @@ pub const PROFILE: Route = Route("/1.0/profiles/{name}");
 pub const STORAGE_POOLS: Route = Route("/1.0/storage-pools");
 /// One storage pool.
 pub const STORAGE_POOL: Route = Route("/1.0/storage-pools/{name}");
+/// Instances: list, create.
+pub const INSTANCES: Route = Route("/1.0/instances");
+/// One instance: look, edit, rename, delete.
+pub const INSTANCE: Route = Route("/1.0/instances/{name}");
+/// Whether an instance runs: look, change.
+pub const INSTANCE_STATE: Route = Route("/1.0/instances/{name}/state");
+/// Runs a command in an instance.
+pub const INSTANCE_EXEC: Route = Route("/1.0/instances/{name}/exec");
+/// Snapshots of an instance: list, create.
+pub const INSTANCE_SNAPSHOTS: Route = Route("/1.0/instances/{name}/snapshots");
+/// One snapshot: look, edit, rename, delete.
+pub const INSTANCE_SNAPSHOT: Route = Route("/1.0/instances/{name}/snapshots/{snapshot}");
+/// One file of an instance, named by [`query::PATH`]: read, write, delete.
+pub const INSTANCE_FILES: Route = Route("/1.0/instances/{name}/files");
+/// Console of an instance: its log, or (POST) a connection to it.
+pub const INSTANCE_CONSOLE: Route = Route("/1.0/instances/{name}/console");
+/// The `metadata.yaml` of an instance, as JSON.
+pub const INSTANCE_METADATA: Route = Route("/1.0/instances/{name}/metadata");
+/// The templates of an instance; one of them by [`query::PATH`].
+pub const INSTANCE_TEMPLATES: Route = Route("/1.0/instances/{name}/metadata/templates");
+/// Names of the log files of an instance.
+pub const INSTANCE_LOGS: Route = Route("/1.0/instances/{name}/logs");
+/// One log file of an instance.
+pub const INSTANCE_LOG: Route = Route("/1.0/instances/{name}/logs/{file}");
 /// Trusted certificates.
 pub const CERTIFICATES: Route = Route("/1.0/certificates");
 /// One trusted certificate, by the beginning of its fingerprint.
@@ -127,6 +158,8 @@ pub mod query {
     pub const TYPE: &str = "type";
     /// Events of all projects.
     pub const ALL_PROJECTS: &str = "all-projects";
+    /// Absolute path inside an instance, or name of a template.
+    pub const PATH: &str = "path";
     /// Of ours: at most so many images.
     pub const LIMIT: &str = "limit";
     /// Of ours: only images whose fingerprint sorts after this one.
@@ -144,5 +177,13 @@ mod tests {
         assert_eq!(ALIAS.url(&["ubuntu/22.04 lts"]), "/1.0/images/aliases/ubuntu%2F22.04%20lts");
         assert_eq!(IMAGE_EXPORT.url(&["ab"]), "/1.0/images/ab/export");
         assert_eq!(API.url(&[]), "/1.0");
+    }
+
+    #[test]
+    fn instances_have_an_older_path() {
+        assert_eq!(INSTANCES.older().unwrap(), "/1.0/containers");
+        assert_eq!(INSTANCE_LOG.older().unwrap(), "/1.0/containers/{name}/logs/{file}");
+        assert_eq!(INSTANCE_SNAPSHOT.url(&["c1", "a b"]), "/1.0/instances/c1/snapshots/a%20b");
+        assert_eq!(IMAGES.older(), None);
     }
 }
