@@ -22,4 +22,5 @@ pub mod service;
 pub mod store;
 pub mod sweep;
 pub mod tasks;
+pub mod template;
 pub mod trust;
