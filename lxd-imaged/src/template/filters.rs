@@ -6,6 +6,7 @@ use super::error::{Fault, Kind};
 use super::evaluate::Work;
 use super::format;
 use super::lexer::excerpt;
+use super::text;
 use super::value::{Value, fixed};
 
 type Apply = fn(&Value, &Value, &mut Work) -> Result<Value, Kind>;
@@ -53,8 +54,11 @@ impl Filter {
 
 pub(super) const FILTERS: [(&str, Apply); 45] = [
     ("add", add),
-    ("addslashes", |value, _, _| text(value, |text| replaced(text, slashed))),
-    ("capfirst", |value, _, _| text(value, capfirst)),
+    ("addslashes", |value, _, _| text(value, text::addslashes)),
+    ("capfirst", |value, _, _| match value.length() {
+        0 => Ok(Value::from("")),
+        _ => text(value, text::capfirst),
+    }),
     ("center", center),
     ("cut", |value, cut, _| match &*cut.text() {
         "" => Ok(value.text().as_ref().into()),
@@ -68,48 +72,58 @@ pub(super) const FILTERS: [(&str, Apply); 45] = [
         let (value, by) = (value.integer(), by.integer());
         Ok(Value::Bool(by != 0 && value.wrapping_rem(by) == 0))
     }),
-    ("e", |value, _, _| text(value, escaped)),
-    ("escape", |value, _, _| text(value, escaped)),
-    ("escapejs", |value, _, _| text(value, escapejs)),
+    ("e", |value, _, _| text(value, text::escaped)),
+    ("escape", |value, _, _| text(value, text::escaped)),
+    ("escapejs", |value, _, _| text(value, text::escapejs)),
     ("first", |value, _, _| Ok(end_of(value, 0))),
     ("float", |value, _, _| Ok(Value::Float(value.float()))),
     ("floatformat", floatformat),
     ("get_digit", |value, index, _| Ok(get_digit(value, index))),
     ("integer", |value, _, _| Ok(Value::Int(value.integer()))),
-    ("iriencode", |value, _, _| text(value, |text| encoded(text, "/#%[]=:;$&()+,!?*@'~"))),
+    ("iriencode", |value, _, _| text(value, |text| text::encoded(text, "/#%[]=:;$&()+,!?*@'~"))),
     ("join", join),
     ("last", |value, _, _| Ok(end_of(value, value.length().saturating_sub(1)))),
     ("length", |value, _, _| Ok(Value::from(value.length()))),
     ("length_is", |value, length, _| {
         Ok(Value::Bool(usize::try_from(length.integer()) == Ok(value.length())))
     }),
-    ("linebreaks", |value, _, _| text(value, linebreaks)),
+    ("linebreaks", |value, _, _| match value.length() {
+        0 => Ok(value.clone()),
+        _ => text(value, text::linebreaks),
+    }),
     ("linebreaksbr", |value, _, _| text(value, |text| text.replace('\n', "<br />"))),
-    ("linenumbers", |value, _, _| text(value, linenumbers)),
-    ("ljust", |value, width, work| padded(value, width, work, |spaces| (0, spaces))),
-    ("lower", |value, _, _| text(value, |text| text.chars().map(lower).collect())),
+    ("linenumbers", |value, _, _| text(value, text::linenumbers)),
+    ("ljust", |value, width, work| {
+        padded(value, width, value.length(), work, |spaces| (0, spaces))
+    }),
+    ("lower", |value, _, _| text(value, |text| text.chars().map(text::lower).collect())),
     ("make_list", |value, _, work| {
         let text = value.text();
         work.list(text.len())?;
         Ok(Value::List(Rc::new(text.chars().map(Value::character).collect())))
     }),
-    ("phone2numeric", |value, _, _| text(value, |text| text.chars().map(phone_digit).collect())),
+    ("phone2numeric", |value, _, _| {
+        text(value, |text| text.chars().map(text::phone_digit).collect())
+    }),
     ("pluralize", pluralize),
     ("removetags", removetags),
-    ("rjust", |value, width, work| padded(value, width, work, |spaces| (spaces, 0))),
+    ("rjust", |value, width, work| {
+        let length = value.text().chars().count();
+        padded(value, width, length, work, |spaces| (spaces, 0))
+    }),
     ("safe", |value, _, _| Ok(value.clone())),
     ("slice", slice),
     ("split", split),
     ("stringformat", |value, format, work| format::sprintf(&format.text(), value, work)),
-    ("striptags", |value, _, _| text(value, |text| striptags(text).trim().to_owned())),
+    ("striptags", |value, _, _| text(value, |text| text::striptags(text).trim().to_owned())),
     ("title", |value, _, _| match value {
-        Value::Text(_) => text(value, title),
+        Value::Text(_) => text(value, text::title),
         _ => Ok(Value::from("")),
     }),
     ("truncatechars", |value, length, _| Ok(truncatechars(value, length))),
     ("truncatewords", |value, count, _| Ok(truncatewords(value, count))),
-    ("upper", |value, _, _| text(value, |text| text.chars().map(upper).collect())),
-    ("urlencode", |value, _, _| text(value, |text| encoded(text, ""))),
+    ("upper", |value, _, _| text(value, |text| text.chars().map(text::upper).collect())),
+    ("urlencode", |value, _, _| text(value, |text| text::encoded(text, ""))),
     ("wordcount", |value, _, _| Ok(Value::from(value.text().split_whitespace().count()))),
     ("wordwrap", |value, count, _| Ok(wordwrap(value, count))),
     ("yesno", yesno),
@@ -120,86 +134,6 @@ pub(super) const FILTERS: [(&str, Apply); 45] = [
 #[expect(clippy::unnecessary_wraps, reason = "every filter can fail as far as the table knows")]
 fn text(value: &Value, change: impl Fn(&str) -> String) -> Result<Value, Kind> {
     Ok(Value::from(change(&value.text())))
-}
-
-fn replaced(text: &str, replacement: fn(char) -> Option<&'static str>) -> String {
-    let mut result = String::with_capacity(text.len());
-    for character in text.chars() {
-        match replacement(character) {
-            Some(other) => result.push_str(other),
-            None => result.push(character),
-        }
-    }
-    result
-}
-
-/// Text with the five characters that HTML gives a meaning.
-pub(super) fn escaped(text: &str) -> String {
-    replaced(text, |character| match character {
-        '&' => Some("&amp;"),
-        '>' => Some("&gt;"),
-        '<' => Some("&lt;"),
-        '"' => Some("&quot;"),
-        '\'' => Some("&#39;"),
-        _ => None,
-    })
-}
-
-fn slashed(character: char) -> Option<&'static str> {
-    match character {
-        '\\' => Some("\\\\"),
-        '"' => Some("\\\""),
-        '\'' => Some("\\'"),
-        _ => None,
-    }
-}
-
-/// Text without the white space between a `>` and the next `<`.
-pub(super) fn spaceless(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(end) = rest.find('>') {
-        result.push_str(&rest[..=end]);
-        rest = &rest[end + 1..];
-        let trimmed = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
-        if trimmed.starts_with('<') {
-            rest = trimmed;
-        }
-    }
-    result.push_str(rest);
-    result
-}
-
-/// One character stays one, as in Go; Rust would make `ß` two.
-fn upper(character: char) -> char {
-    single(character.to_uppercase()).unwrap_or(character)
-}
-
-fn lower(character: char) -> char {
-    single(character.to_lowercase()).unwrap_or(character)
-}
-
-fn single(mut characters: impl Iterator<Item = char>) -> Option<char> {
-    let first = characters.next();
-    if characters.next().is_none() { first } else { None }
-}
-
-fn capfirst(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map(upper).into_iter().chain(characters).collect()
-}
-
-fn title(text: &str) -> String {
-    let mut inside = false;
-    text.chars()
-        .map(|character| {
-            let character = lower(character);
-            let letter = character.is_alphanumeric() || character == '_';
-            let first = letter && !inside;
-            inside = letter;
-            if first { upper(character) } else { character }
-        })
-        .collect()
 }
 
 fn add(value: &Value, other: &Value, work: &mut Work) -> Result<Value, Kind> {
@@ -215,60 +149,25 @@ fn add(value: &Value, other: &Value, work: &mut Work) -> Result<Value, Kind> {
     Ok(Value::from([&*value, &*other].concat()))
 }
 
-/// Text with spaces around it; `share` says how many go before and after it.
+/// Text, which counts as `length` characters, with spaces around it; `share` says how many go
+/// before and after it.
 fn padded(
     value: &Value,
     width: &Value,
+    length: usize,
     work: &mut Work,
     share: impl Fn(usize) -> (usize, usize),
 ) -> Result<Value, Kind> {
     let text = value.text();
     let width = usize::try_from(width.integer()).unwrap_or(0);
-    let spaces = width.saturating_sub(text.chars().count());
+    let spaces = width.saturating_sub(length);
     work.text(spaces.saturating_add(text.len()))?;
     let (before, after) = share(spaces);
     Ok(Value::from([&" ".repeat(before), &*text, &" ".repeat(after)].concat()))
 }
 
 fn center(value: &Value, width: &Value, work: &mut Work) -> Result<Value, Kind> {
-    padded(value, width, work, |spaces| (spaces.div_ceil(2), spaces / 2))
-}
-
-fn escapejs(text: &str) -> String {
-    let mut result = String::new();
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        let (character, length) = match rest.as_bytes() {
-            [b'\\', b'r', ..] => ('\r', 2),
-            [b'\\', b'n', ..] => ('\n', 2),
-            _ => (character, character.len_utf8()),
-        };
-        rest = &rest[length..];
-        if character.is_ascii_alphabetic() || matches!(character, ' ' | '/') {
-            result.push(character);
-        } else {
-            result.push_str(&format!("\\u{:04X}", u32::from(character)));
-        }
-    }
-    result
-}
-
-/// Text as it stands in the query of a URL, but for what is in `kept`.
-fn encoded(text: &str, kept: &str) -> String {
-    let mut result = String::new();
-    for character in text.chars() {
-        let plain = character.is_ascii_alphanumeric() || "-_.~".contains(character);
-        if plain || kept.contains(character) {
-            result.push(character);
-        } else if character == ' ' {
-            result.push('+');
-        } else {
-            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-                result.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    result
+    padded(value, width, value.length(), work, |spaces| (spaces.div_ceil(2), spaces / 2))
 }
 
 /// The first or last of what has an order, else an empty text.
@@ -322,54 +221,6 @@ fn join(value: &Value, separator: &Value, work: &mut Work) -> Result<Value, Kind
     Ok(Value::from(items.join(&*separator)))
 }
 
-fn linebreaks(text: &str) -> String {
-    if text.is_empty() {
-        return String::new();
-    }
-    let lines: Vec<&str> = text.split('\n').collect();
-    let blank = |index: usize| lines.get(index).is_none_or(|line| line.trim().is_empty());
-    let mut result = String::new();
-    let mut open = false;
-    for (index, line) in lines.iter().enumerate() {
-        if !open {
-            result.push_str("<p>");
-            open = true;
-        }
-        result.push_str(line);
-        if index + 1 < lines.len() && !blank(index) {
-            if blank(index + 1) {
-                result.push_str("</p>");
-                open = false;
-            } else {
-                result.push_str("<br />");
-            }
-        }
-    }
-    if open {
-        result.push_str("</p>");
-    }
-    result
-}
-
-fn linenumbers(text: &str) -> String {
-    let lines = text.split('\n').enumerate();
-    lines.map(|(index, line)| format!("{}. {line}", index + 1)).collect::<Vec<_>>().join("\n")
-}
-
-fn phone_digit(character: char) -> char {
-    match character.to_ascii_lowercase() {
-        'a'..='c' => '2',
-        'd'..='f' => '3',
-        'g'..='i' => '4',
-        'j'..='l' => '5',
-        'm'..='o' => '6',
-        'p'..='s' => '7',
-        't'..='v' => '8',
-        'w'..='z' => '9',
-        _ => character,
-    }
-}
-
 fn pluralize(value: &Value, endings: &Value, _: &mut Work) -> Result<Value, Kind> {
     if !value.is_number() {
         return Err(Kind::Value(format!("pluralize expects a number, this is {}", value.kind())));
@@ -393,18 +244,6 @@ fn removetags(value: &Value, tags: &Value, work: &mut Work) -> Result<Value, Kin
         }
     }
     Ok(Value::from(text.trim()))
-}
-
-fn striptags(text: &str) -> String {
-    let mut result = String::new();
-    let mut rest = text;
-    while let Some((before, tag)) = rest.split_once('<') {
-        let Some((_, after)) = tag.split_once('>') else { break };
-        result.push_str(before);
-        rest = after;
-    }
-    result.push_str(rest);
-    result
 }
 
 /// `from:to`; either may be missing, and both may count from the end.

@@ -3,8 +3,10 @@
 //! A template comes from an image and is hostile until proven otherwise. So this is a pure
 //! function from text to text: no clock, no randomness, and above all no files; its work, its
 //! memory and its stack are bounded. Where versions of pongo2 differ this follows version 4, which
-//! LXD 5.0 uses; `a[b]` and `+` between texts are of later ones.
+//! LXD 5.0 uses; `a[b]` and `+` between texts are of later ones. Loops differ in two ways: over a
+//! map they follow its keys in order, over a text its characters, not bytes.
 
+mod compute;
 mod document;
 mod error;
 mod evaluate;
@@ -12,6 +14,7 @@ mod expression;
 mod filters;
 mod format;
 mod lexer;
+mod text;
 mod value;
 
 #[cfg(test)]

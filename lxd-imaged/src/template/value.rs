@@ -95,6 +95,9 @@ impl Value {
             Self::Float(number) => fixed(*number, 6).into(),
             // Nobody wants these, but an image whose template writes one still starts, as in LXD.
             Self::List(_) => "<[]string Value>".into(),
+            Self::Map(map) if map.values().any(|value| matches!(value, Self::Map(_))) => {
+                "<map[string]map[string]string Value>".into()
+            }
             Self::Map(_) => "<map[string]string Value>".into(),
             Self::Loop(_) => "<forloop Value>".into(),
         }

@@ -360,6 +360,7 @@ fn more_than_the_reference_can() {
             "{% for c in \"äß\" %}{{ c }}.{% endfor %}{% for c in \"cab\" sorted %}{{ c }}{% endfor %}",
             "ä.ß.abc",
         ),
+        ("{% for c in \"ab\" reversed %}{{ c }}{{ forloop.Counter }}{% endfor %}", "b1a2"),
         ("{% comment \"note\" %}don't {{ {% {% endcomment %}x", "x"),
         ("{%- verbatim -%} {{ x }} {%- endverbatim -%} y", "{{ x }}y"),
         ("{{ \"<\"|e }}{{ \"abcdef\"|slice:\"-2:\" }}{{ \"abcdef\"|slice:\":-4\" }}", "&lt;efab"),
