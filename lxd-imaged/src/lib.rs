@@ -9,6 +9,7 @@ pub mod app;
 pub mod catalog;
 pub mod certificate;
 pub mod clock;
+pub mod confined;
 pub mod db;
 pub mod directory;
 pub mod error;
