@@ -18,6 +18,7 @@ pub mod http;
 pub mod listen;
 pub mod network;
 pub mod ops;
+pub mod rootfs;
 pub mod serve;
 pub mod service;
 pub mod store;
