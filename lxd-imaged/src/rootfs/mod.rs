@@ -1,5 +1,6 @@
 //! Root file systems: unpacked from images, copied between instances, packed into images.
 
+pub mod templates;
 mod tree;
 mod unpack;
 
