@@ -102,7 +102,7 @@ mod yaml {
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
     struct TemplateDocument {
-        when: Option<Vec<String>>,
+        when: Option<Vec<Option<String>>>,
         create_only: Option<bool>,
         template: Option<String>,
         properties: Option<Scalars>,
@@ -197,7 +197,7 @@ mod yaml {
                 return Err(MetadataError::TemplatePath { what: "source", path: source });
             }
             Ok(Template {
-                when: self.when.unwrap_or_default(),
+                when: self.when.unwrap_or_default().into_iter().flatten().collect(),
                 create_only: self.create_only.unwrap_or_default(),
                 template: source,
                 properties: texts(self.properties),
@@ -337,6 +337,32 @@ unknown: [1, {two: 3}]
         }
         assert_eq!(parse_properties("  n: 1\n  n: 2\n")["n"], "2");
         assert_eq!(parse_properties("  1: one\n  yes: two\n")["1"], "one");
+    }
+
+    #[test]
+    fn occasions_of_a_template_are_words() {
+        let occasions = |when: &str| {
+            parse(&format!(
+                "architecture: amd64\ncreation_date: 1\ntemplates:\n  /x:\n    template: a\n{when}"
+            ))
+            .map(|metadata| metadata.templates["/x"].when.clone())
+        };
+        for (when, read) in [
+            ("", vec![]),
+            ("    when:\n", vec![]),
+            ("    when: []\n", vec![]),
+            ("    when:\n    - create\n    - copy\n", vec!["create", "copy"]),
+            (
+                "    when: [create, create, 1, yes, Start]\n",
+                vec!["create", "create", "1", "yes", "Start"],
+            ),
+            ("    when: [null, start, ~]\n", vec!["start"]),
+        ] {
+            assert_eq!(occasions(when).unwrap(), read, "{when:?}");
+        }
+        for when in ["    when: create\n", "    when: {create: true}\n", "    when: [[create]]\n"] {
+            assert!(occasions(when).is_err(), "{when:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,10 @@ impl Default for Limits {
 
 impl Limits {
     /// Checks how much `read` bytes of a file have unpacked to.
-    pub(super) fn check_unpacked(&self, read: u64, unpacked: u64) -> Result<(), FormatError> {
+    ///
+    /// # Errors
+    /// [`FormatError::TooLarge`] or [`FormatError::Bomb`].
+    pub fn check_unpacked(&self, read: u64, unpacked: u64) -> Result<(), FormatError> {
         if unpacked > self.unpacked {
             return Err(FormatError::TooLarge { limit: self.unpacked });
         }

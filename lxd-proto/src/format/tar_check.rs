@@ -16,7 +16,7 @@ pub(super) struct TarCheck {
 }
 
 /// What entries are held against.
-struct Rules {
+pub(super) struct Rules {
     role: Role,
     limits: Limits,
     names: Names,
@@ -40,19 +40,7 @@ enum Wanted {
 
 impl TarCheck {
     pub(super) fn new(role: Role, limits: Limits) -> Self {
-        let rules = Rules {
-            role,
-            limits,
-            names: Names::new(),
-            parts: Parts::default(),
-            entries: 0,
-            unpacked: 0,
-            path: Vec::new(),
-            target: Vec::new(),
-            parent: Vec::new(),
-            wanted: None,
-        };
-        Self { reader: TarReader::new(), rules }
+        Self { reader: TarReader::new(), rules: Rules::new(role, limits) }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
@@ -80,17 +68,15 @@ impl TarCheck {
     }
 
     /// Ends the archive and hands out what was found.
-    pub(super) fn finish(mut self) -> Result<Parts, FormatError> {
+    pub(super) fn finish(self) -> Result<Parts, FormatError> {
         self.reader.finish()?;
-        if self.rules.role == Role::Rootfs {
-            self.rules.parts.found(InstanceType::Container)?;
-        }
-        self.rules.parts.complete(self.rules.role)?;
-        Ok(self.rules.parts)
+        self.rules.finish()
     }
 }
 
 impl Visitor for Rules {
+    type Error = FormatError;
+
     fn entry(&mut self, entry: &Entry<'_>) -> Result<bool, FormatError> {
         self.entries += 1;
         self.limits.check_entries(self.entries)?;
@@ -101,13 +87,14 @@ impl Visitor for Rules {
         Ok(self.wanted.is_some())
     }
 
-    fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<(), FormatError> {
         match &mut self.wanted {
             // The size was checked before.
             Some(Wanted::Metadata(content)) => content.extend_from_slice(bytes),
             Some(Wanted::Disk { size, head }) => {
                 let missing = qcow2::HEADER_BYTES.saturating_sub(head.len());
-                if missing == 0 {
+                // Of a sparse disk, what comes before the first hole.
+                if missing == 0 || offset != head.len() as u64 {
                     return Ok(());
                 }
                 head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
@@ -143,6 +130,48 @@ fn check_disk(head: &[u8], size: u64, limits: &Limits) -> Result<(), FormatError
 }
 
 impl Rules {
+    pub(super) fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            role,
+            limits,
+            names: Names::new(),
+            parts: Parts::default(),
+            entries: 0,
+            unpacked: 0,
+            path: Vec::new(),
+            target: Vec::new(),
+            parent: Vec::new(),
+            wanted: None,
+        }
+    }
+
+    /// The normal form of the last entry's name.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The normal form of the last hard link's target.
+    pub(super) fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    pub(super) fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+
+    /// Ends the archive and hands out what was found.
+    pub(super) fn finish(mut self) -> Result<Parts, FormatError> {
+        if self.role == Role::Rootfs {
+            self.parts.found(InstanceType::Container)?;
+        }
+        self.parts.complete(self.role)?;
+        Ok(self.parts)
+    }
+
     /// Checks an entry, and tells what its data is wanted for.
     fn admit(&mut self, entry: &Entry<'_>, path: &[u8]) -> Result<Option<Wanted>, FormatError> {
         let place = self.role.place(path)?;
@@ -180,7 +209,9 @@ impl Rules {
         match entry.kind {
             EntryKind::File => Ok(Node::File),
             EntryKind::Directory => Ok(Node::Directory),
-            EntryKind::Device | EntryKind::Fifo => Ok(Node::Other),
+            EntryKind::CharacterDevice(..) | EntryKind::BlockDevice(..) | EntryKind::Fifo => {
+                Ok(Node::Other)
+            }
             EntryKind::Symlink => {
                 let reason = match entry.link {
                     [] => "is a link to nothing",

@@ -11,8 +11,35 @@ pub(super) const BLOCK: usize = 512;
 /// The longest path the kernel takes, without its final NUL.
 pub(super) const MAX_PATH: usize = 4095;
 
+/// The most extended attributes of one file.
+const MAX_XATTRS: usize = 256;
+
 /// A header block.
 pub(super) struct Header<'a>(pub(super) &'a [u8; BLOCK]);
+
+/// A point in time, as files have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timestamp {
+    /// Since 1970.
+    pub seconds: i64,
+    /// On top of the seconds, less than a billion.
+    pub nanoseconds: u32,
+}
+
+/// What a file has besides its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permissions, with the bits for set-uid, set-gid and sticky.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When the content last changed.
+    pub mtime: Timestamp,
+    /// Names and values of the extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
 
 /// One fragment of a sparse file: where it belongs, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +75,39 @@ impl Header<'_> {
         }
     }
 
-    /// Checks the fields that only an unpacker reads, so that it won't meet one it can't.
-    pub(super) fn check_numbers(&self) -> Result<(), FormatError> {
-        for field in [100..108, 108..116, 116..124, 136..148] {
-            number(&self.0[field])?;
-        }
-        if matches!(self.type_flag(), b'3' | b'4') {
-            number(&self.0[329..337])?;
-            number(&self.0[337..345])?;
-        }
-        Ok(())
+    /// Owner, permissions and times, where the extended header doesn't know better.
+    pub(super) fn attributes(&self, pax: Pax, name: &[u8]) -> Result<Attributes, FormatError> {
+        let owner = |value: Option<u64>, field: &[u8]| {
+            let value = match value {
+                Some(value) => value,
+                None => u64::try_from(number(field)?).unwrap_or(u64::MAX),
+            };
+            // The last number means "no change" to the kernel.
+            u32::try_from(value)
+                .ok()
+                .filter(|&id| id != u32::MAX)
+                .ok_or_else(|| FormatError::entry(name, "has an owner that can't be one"))
+        };
+        let mode = number(&self.0[100..108])? & 0o7777;
+        let mtime = match pax.mtime {
+            Some(time) => time,
+            None => Timestamp { seconds: number(&self.0[136..148])?, nanoseconds: 0 },
+        };
+        Ok(Attributes {
+            mode: u32::try_from(mode).unwrap_or_default(),
+            uid: owner(pax.uid, &self.0[108..116])?,
+            gid: owner(pax.gid, &self.0[116..124])?,
+            mtime,
+            xattrs: pax.xattrs,
+        })
+    }
+
+    /// The major and minor number of a device.
+    pub(super) fn device(&self) -> Result<(u32, u32), FormatError> {
+        let field = |field: &[u8]| {
+            u32::try_from(number(field)?).map_err(|_| corrupt("a device has a wrong number"))
+        };
+        Ok((field(&self.0[329..337])?, field(&self.0[337..345])?))
     }
 
     pub(super) fn type_flag(&self) -> u8 {
@@ -150,6 +200,10 @@ pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<Timestamp>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Option<PaxSparse>,
 }
 
@@ -186,11 +240,32 @@ impl Pax {
             b"path" => once(&mut self.path, path(value)?),
             b"linkpath" => once(&mut self.link, path(value)?),
             b"size" => once(&mut self.size, decimal(value)?),
-            _ => match key.strip_prefix(b"GNU.sparse.") {
-                Some(key) => self.sparse.get_or_insert_default().set(key, value),
-                None => Ok(()),
-            },
+            b"uid" => once(&mut self.uid, decimal(value)?),
+            b"gid" => once(&mut self.gid, decimal(value)?),
+            b"mtime" => once(&mut self.mtime, timestamp(value)?),
+            _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().set(key, value)?;
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattr(name, value)?;
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), FormatError> {
+        if name.is_empty() || name.contains(&0) {
+            return Err(corrupt("an extended attribute has no usable name"));
+        }
+        if self.xattrs.iter().any(|(other, _)| other == name) {
+            return Err(corrupt("an extended header has one attribute twice"));
+        }
+        if self.xattrs.len() >= MAX_XATTRS {
+            return Err(corrupt("a file has too many extended attributes"));
+        }
+        self.xattrs.push((name.to_vec(), value.to_vec()));
+        Ok(())
     }
 }
 
@@ -259,6 +334,31 @@ impl<'a> Record<'a> {
         *records = &records[len..];
         Ok(Self { key: &body[..equals], value: &body[equals + 1..] })
     }
+}
+
+/// A time: seconds, perhaps negative, perhaps with a fraction.
+fn timestamp(value: &[u8]) -> Result<Timestamp, FormatError> {
+    let (negative, value) = match value.strip_prefix(b"-") {
+        Some(value) => (true, value),
+        None => (false, value),
+    };
+    let point = value.iter().position(|&byte| byte == b'.');
+    let (whole, fraction) = match point {
+        Some(point) => (&value[..point], &value[point + 1..]),
+        None => (value, &b""[..]),
+    };
+    let seconds = i64::try_from(decimal(whole)?)
+        .map_err(|_| corrupt("a time in an extended header is out of range"))?;
+    let mut digits = [b'0'; 9];
+    for (digit, &given) in digits.iter_mut().zip(fraction) {
+        *digit = given;
+    }
+    let nanoseconds = u32::try_from(decimal(&digits)?).unwrap_or_default();
+    Ok(match (negative, nanoseconds) {
+        (false, _) => Timestamp { seconds, nanoseconds },
+        (true, 0) => Timestamp { seconds: -seconds, nanoseconds },
+        (true, _) => Timestamp { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
 }
 
 /// A number in decimal digits and nothing else.

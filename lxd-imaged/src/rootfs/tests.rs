@@ -1,0 +1,4 @@
+//! Hostile archives against a canary, and round trips of everything a tree can hold.
+
+mod archive;
+mod hostile;
