@@ -1,14 +1,20 @@
 //! Root file systems: unpacked from images, copied between instances, packed into images.
 
 pub mod templates;
+mod copy;
+mod ids;
+mod pack;
 mod tree;
 mod unpack;
+mod walk;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lxd_proto::format::FormatError;
 
+pub use copy::{Copied, copy};
+pub use pack::{Packed, pack};
 pub use unpack::{Source, Unpacked, unpack};
 
 /// Why a root file system can't be unpacked, copied or packed.
@@ -37,6 +43,26 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Something in a tree can't be read.
+    #[error("reading {name}: {source}")]
+    Look {
+        /// Its quoted name in the tree.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file was written to while it was read.
+    #[error("{name} changed while it was read; stop the instance, or use a snapshot of it")]
+    Changed {
+        /// Its quoted name in the tree.
+        name: String,
+    },
+    /// What was packed can't be written.
+    #[error("writing the image: {source}{}", advice(source))]
+    Output {
+        /// Why.
+        source: io::Error,
+    },
     /// The work was called off.
     #[error("cancelled")]
     Cancelled,
@@ -58,6 +84,10 @@ fn advice(source: &io::Error) -> &'static str {
 impl Error {
     fn read(path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Read { path: path.to_owned(), source: source.into() }
+    }
+
+    fn look(name: &[u8], source: impl Into<io::Error>) -> Self {
+        Self::Look { name: quoted(name), source: source.into() }
     }
 
     fn write(name: &[u8], source: impl Into<io::Error>) -> Self {

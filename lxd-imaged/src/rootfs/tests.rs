@@ -2,3 +2,4 @@
 
 mod archive;
 mod hostile;
+mod round_trip;

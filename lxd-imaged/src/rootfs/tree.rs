@@ -29,6 +29,8 @@ const DIRECTORY: OFlags =
 
 type Result<T> = std::result::Result<T, Error>;
 type Kernel<T> = rustix::io::Result<T>;
+/// Tells by its name whether an attribute is applied.
+type Keep = fn(&[u8]) -> bool;
 
 /// A tree that grows below a directory of ours.
 ///
@@ -42,6 +44,8 @@ pub(super) struct Tree {
     stack: Vec<Frame>,
     /// Attributes that the file system would not take.
     dropped: u64,
+    /// Which attributes are applied.
+    keep: Keep,
 }
 
 /// A directory on the way to the current entry.
@@ -69,6 +73,7 @@ pub(super) enum Node {
     Character(u32, u32),
     Block(u32, u32),
     Fifo,
+    Socket,
 }
 
 /// A file that is being written.
@@ -79,9 +84,16 @@ pub(super) struct NewFile {
 }
 
 impl Tree {
-    /// A tree below an open directory.
+    /// A tree below an open directory. Attributes that steer an overlay are left out: the tree is
+    /// made of what strangers say and will be the lower layer of one, in which nothing must be
+    /// hidden or redirected.
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root, stack: Vec::new(), dropped: 0 }
+        Self { keep: |name| !name.starts_with(b"trusted.overlay."), ..Self::verbatim(root) }
+    }
+
+    /// A tree that takes all attributes.
+    pub(super) fn verbatim(root: OwnedFd) -> Self {
+        Self { root, stack: Vec::new(), dropped: 0, keep: |_| true }
     }
 
     /// How many extended attributes the file system would not take.
@@ -91,6 +103,7 @@ impl Tree {
 
     /// Makes a directory, or changes the attributes of one that is there.
     pub(super) fn directory(&mut self, path: &[u8], attributes: &Attributes) -> Result<()> {
+        let keep = self.keep;
         let (parent, inherited, name) = self.enter_parent(path)?;
         let make = || {
             match fs::mkdirat(parent, name, Mode::RWXU) {
@@ -100,7 +113,7 @@ impl Tree {
             let dir = fs::openat(parent, name, DIRECTORY, Mode::empty())?;
             // It may be there already, with an owner and access lists of its own.
             let inherited = Inherited { group: true, ..inherited };
-            apply(dir.as_fd(), attributes, inherited)
+            apply(dir.as_fd(), attributes, inherited, keep)
         };
         self.dropped += make().map_err(|errno| Error::write(path, errno))?;
         Ok(())
@@ -121,7 +134,7 @@ impl Tree {
         path: &[u8],
         attributes: &Attributes,
     ) -> Result<()> {
-        self.dropped += apply(new.file.as_fd(), attributes, new.inherited)
+        self.dropped += apply(new.file.as_fd(), attributes, new.inherited, self.keep)
             .map_err(|errno| Error::write(path, errno))?;
         Ok(())
     }
@@ -133,10 +146,11 @@ impl Tree {
         target: &[u8],
         attributes: &Attributes,
     ) -> Result<()> {
+        let keep = self.keep;
         let (parent, inherited, name) = self.enter_parent(path)?;
         let make = || {
             fs::symlinkat(OsStr::from_bytes(target), parent, name)?;
-            apply_named(parent, name, attributes, inherited, true)
+            apply_named(parent, name, attributes, inherited, true, keep)
         };
         self.dropped += make().map_err(|errno| Error::write(path, errno))?;
         Ok(())
@@ -144,15 +158,17 @@ impl Tree {
 
     /// Makes a device, a pipe or a socket.
     pub(super) fn node(&mut self, path: &[u8], node: Node, attributes: &Attributes) -> Result<()> {
+        let keep = self.keep;
         let (parent, inherited, name) = self.enter_parent(path)?;
         let (kind, device) = match node {
             Node::Character(major, minor) => (FileType::CharacterDevice, fs::makedev(major, minor)),
             Node::Block(major, minor) => (FileType::BlockDevice, fs::makedev(major, minor)),
             Node::Fifo => (FileType::Fifo, 0),
+            Node::Socket => (FileType::Socket, 0),
         };
         let make = || {
             fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
-            apply_named(parent, name, attributes, inherited, false)
+            apply_named(parent, name, attributes, inherited, false, keep)
         };
         self.dropped += make().map_err(|errno| Error::write(path, errno))?;
         Ok(())
@@ -176,6 +192,11 @@ impl Tree {
     /// Ends the tree: makes `rootfs/` if nothing was in it, and puts all times back.
     pub(super) fn finish_rootfs(&mut self) -> Result<()> {
         self.enter(b"rootfs")?;
+        self.leave()
+    }
+
+    /// Leaves all directories, and puts their times back.
+    pub(super) fn leave(&mut self) -> Result<()> {
         self.leave_to(0)
     }
 
@@ -252,6 +273,7 @@ impl Tree {
                     dir.as_fd(),
                     &Attributes { mode, ..Attributes::default() },
                     Inherited { group: true, acl: true },
+                    |_| true,
                 )?;
                 if let Some(frame) = self.stack.last_mut() {
                     frame.changed = true;
@@ -354,7 +376,12 @@ fn needs_owner(attributes: &Attributes, inherited: Inherited) -> bool {
 
 /// Gives an open file or directory its attributes: the owner first, as a change of it takes
 /// set-uid bits and capabilities away; the time last. Returns how many attributes were dropped.
-fn apply(file: BorrowedFd<'_>, attributes: &Attributes, inherited: Inherited) -> Kernel<u64> {
+fn apply(
+    file: BorrowedFd<'_>,
+    attributes: &Attributes,
+    inherited: Inherited,
+    keep: Keep,
+) -> Kernel<u64> {
     if needs_owner(attributes, inherited) {
         let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         fs::fchown(file, Some(uid), Some(gid))?;
@@ -367,7 +394,7 @@ fn apply(file: BorrowedFd<'_>, attributes: &Attributes, inherited: Inherited) ->
     fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
     let mut dropped = 0;
     for (name, value) in &attributes.xattrs {
-        if is_overlays(name) {
+        if !keep(name) {
             dropped += 1;
             continue;
         }
@@ -384,6 +411,7 @@ fn apply_named(
     attributes: &Attributes,
     inherited: Inherited,
     is_link: bool,
+    keep: Keep,
 ) -> Kernel<u64> {
     let nofollow = AtFlags::SYMLINK_NOFOLLOW;
     if needs_owner(attributes, inherited) {
@@ -399,7 +427,7 @@ fn apply_named(
     }
     let mut dropped = 0;
     for (key, value) in &attributes.xattrs {
-        if is_overlays(key) {
+        if !keep(key) {
             dropped += 1;
             continue;
         }
@@ -408,12 +436,6 @@ fn apply_named(
     }
     fs::utimensat(parent, name, &times(timespec(attributes.mtime)), nofollow)?;
     Ok(dropped)
-}
-
-/// Whether an attribute steers an overlay. A stranger's tree is the lower layer of one, and must
-/// not hide or redirect anything in it.
-fn is_overlays(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.")
 }
 
 /// 1 for an attribute that this file system or machine has no use for.

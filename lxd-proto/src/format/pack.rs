@@ -9,10 +9,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{major, minor};
+
 use super::compressor::Compressor;
 use super::file_type::Compression;
 use crate::metadata::{Metadata, MetadataError};
-use entry::Entry;
+pub use entry::encode_entry;
+
+use super::tar_header::{Attributes, Timestamp};
+use super::tar_reader::{Entry, EntryKind};
 
 /// Why a directory can't be packed.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +85,7 @@ pub fn pack_directory(
         return Err(PackError::Missing { dir: dir.into(), part: "rootfs/" });
     }
     let out = Compressor::new(compression, level, out).map_err(PackError::Write)?;
-    let newest = u64::try_from(metadata.creation_date).unwrap_or_default();
+    let newest = metadata.creation_date.max(0);
     let left_out = others.iter().map(|name| join(dir, name)).collect();
     let linked = HashMap::new();
     let mut packer = Packer { out, newest, linked, left_out, buffer: vec![0; COPY] };
@@ -96,7 +101,7 @@ const COPY: usize = 256 << 10;
 struct Packer<W: Write> {
     out: Compressor<W>,
     /// No time is later than this.
-    newest: u64,
+    newest: i64,
     /// The first names of files that have several.
     linked: HashMap<(u64, u64), Vec<u8>>,
     /// What does not go in.
@@ -118,18 +123,18 @@ impl<W: Write> Packer<W> {
         if !kind.is_dir() && metadata.nlink() > 1 && name.starts_with(b"rootfs/") {
             let id = (metadata.dev(), metadata.ino());
             if let Some(first) = self.linked.get(&id) {
-                let header = Entry::hard_link(&metadata, name, first).encode(self.newest);
-                return self.write(&header);
+                let first = first.clone();
+                let attributes = self.attributes(&metadata, Vec::new());
+                return self.entry(&metadata, EntryKind::HardLink, name, &first, &attributes);
             }
             self.linked.insert(id, name.to_vec());
         }
-        let mut entry = Entry::new(&metadata, name);
+        let mut link = Vec::new();
         if kind.is_symlink() {
-            entry.link = fs::read_link(path).map_err(read)?.into_os_string().into_vec();
+            link = fs::read_link(path).map_err(read)?.into_os_string().into_vec();
         }
-        entry.xattrs = entry::xattrs(path).map_err(read)?;
-        let header = entry.encode(self.newest);
-        self.write(&header)?;
+        let attributes = self.attributes(&metadata, entry::xattrs(path).map_err(read)?);
+        self.entry(&metadata, entry_kind(&metadata), name, &link, &attributes)?;
         if kind.is_file() {
             self.copy(path, &metadata)?;
         } else if kind.is_dir() {
@@ -138,6 +143,31 @@ impl<W: Write> Packer<W> {
             }
         }
         Ok(())
+    }
+
+    fn attributes(&self, metadata: &FileMetadata, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Attributes {
+        let seconds = metadata.mtime().clamp(0, self.newest);
+        Attributes {
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mtime: Timestamp { seconds, nanoseconds: 0 },
+            xattrs,
+        }
+    }
+
+    /// Writes the headers of an entry.
+    fn entry(
+        &mut self,
+        metadata: &FileMetadata,
+        kind: EntryKind,
+        name: &[u8],
+        link: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), PackError> {
+        let size = metadata.len();
+        let entry = Entry { name, link, kind, size, sparse: false, attributes };
+        self.write(&encode_entry(&entry, None))
     }
 
     /// Copies a file's content.
@@ -173,6 +203,25 @@ impl<W: Write> Packer<W> {
         self.write(&[0; 1024])?;
         self.out.finish().map_err(PackError::Write)?.flush().map_err(PackError::Write)?;
         Ok(self.left_out)
+    }
+}
+
+/// What a file is to an archive.
+fn entry_kind(metadata: &FileMetadata) -> EntryKind {
+    let kind = metadata.file_type();
+    let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
+    if kind.is_dir() {
+        EntryKind::Directory
+    } else if kind.is_symlink() {
+        EntryKind::Symlink
+    } else if kind.is_char_device() {
+        EntryKind::CharacterDevice(major, minor)
+    } else if kind.is_block_device() {
+        EntryKind::BlockDevice(major, minor)
+    } else if kind.is_fifo() {
+        EntryKind::Fifo
+    } else {
+        EntryKind::File
     }
 }
 

@@ -43,9 +43,11 @@ pub struct Attributes {
 
 /// One fragment of a sparse file: where it belongs, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fragment {
-    pub(super) offset: u64,
-    pub(super) len: u64,
+pub struct Fragment {
+    /// Its place in the file.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub len: u64,
 }
 
 pub(super) fn corrupt(reason: impl Into<String>) -> FormatError {

@@ -1,106 +1,103 @@
 //! The headers of one entry: a ustar block, and an extended header for what doesn't fit there.
 
-use std::fs::Metadata as FileMetadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{lgetxattr, llistxattr, major, minor};
+use rustix::fs::{lgetxattr, llistxattr};
 use tar::{EntryType, Header};
+
+use crate::format::tar_header::Fragment;
+use crate::format::tar_reader::{Entry, EntryKind};
 
 /// The longest name that fits a header.
 const SHORT: usize = 100;
 
-/// One entry to be written.
-pub(super) struct Entry<'a> {
-    metadata: &'a FileMetadata,
-    name: Vec<u8>,
-    kind: EntryType,
-    /// The target of a link.
-    pub(super) link: Vec<u8>,
-    /// In order of their names.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+/// The blocks in front of an entry's data. Times are written in whole seconds, users and groups
+/// as numbers, and an extended header only where it is needed, so that equal entries have equal
+/// bytes.
+///
+/// Of a file with `fragments` only these are stored: their data follows, one after the other, and
+/// then what fills up the last block.
+pub fn encode_entry(entry: &Entry<'_>, fragments: Option<&[Fragment]>) -> Vec<u8> {
+    let map = fragments.map(sparse_map);
+    let mut records = Vec::new();
+    let mut name = entry.name.to_vec();
+    if entry.kind == EntryKind::Directory {
+        name.push(b'/');
+    }
+    if map.is_some() {
+        push_record(&mut records, b"GNU.sparse.major", b"1");
+        push_record(&mut records, b"GNU.sparse.minor", b"0");
+        push_record(&mut records, b"GNU.sparse.name", &name);
+        push_record(&mut records, b"GNU.sparse.realsize", entry.size.to_string().as_bytes());
+        name = b"GNUSparseFile.0/entry".to_vec();
+    } else if name.len() > SHORT {
+        push_record(&mut records, b"path", &name);
+    }
+    if entry.link.len() > SHORT {
+        push_record(&mut records, b"linkpath", entry.link);
+    }
+    for (key, value) in &entry.attributes.xattrs {
+        push_record(&mut records, &[b"SCHILY.xattr.", &key[..]].concat(), value);
+    }
+    let mut blocks = Vec::new();
+    if !records.is_empty() {
+        let mut header = blank(EntryType::XHeader, b"PaxHeaders/entry");
+        header.set_size(records.len() as u64);
+        header.set_cksum();
+        blocks.extend_from_slice(header.as_bytes());
+        blocks.extend_from_slice(&records);
+        blocks.resize(blocks.len().next_multiple_of(512), 0);
+    }
+    let stored = match (fragments, &map) {
+        (Some(fragments), Some(map)) => {
+            map.len() as u64 + fragments.iter().map(|fragment| fragment.len).sum::<u64>()
+        }
+        _ => entry.size,
+    };
+    blocks.extend_from_slice(header(entry, &name, stored).as_bytes());
+    blocks.extend_from_slice(&map.unwrap_or_default());
+    blocks
 }
 
-impl<'a> Entry<'a> {
-    pub(super) fn new(metadata: &'a FileMetadata, name: &[u8]) -> Self {
-        let file_type = metadata.file_type();
-        let kind = if file_type.is_dir() {
-            EntryType::Directory
-        } else if file_type.is_symlink() {
-            EntryType::Symlink
-        } else if file_type.is_char_device() {
-            EntryType::Char
-        } else if file_type.is_block_device() {
-            EntryType::Block
-        } else if file_type.is_fifo() {
-            EntryType::Fifo
-        } else {
-            EntryType::Regular
-        };
-        let mut name = name.to_vec();
-        if kind == EntryType::Directory {
-            name.push(b'/');
-        }
-        Self { metadata, name, kind, link: Vec::new(), xattrs: Vec::new() }
+/// The map in front of the data, as GNU tar's format 1.0 has it: decimal numbers, one a line.
+fn sparse_map(fragments: &[Fragment]) -> Vec<u8> {
+    let mut map = format!("{}\n", fragments.len());
+    for Fragment { offset, len } in fragments {
+        map += &format!("{offset}\n{len}\n");
     }
+    let mut map = map.into_bytes();
+    map.resize(map.len().next_multiple_of(512), 0);
+    map
+}
 
-    /// Another name of a file that was written before.
-    pub(super) fn hard_link(metadata: &'a FileMetadata, name: &[u8], first: &[u8]) -> Self {
-        Self {
-            metadata,
-            name: name.to_vec(),
-            kind: EntryType::Link,
-            link: first.to_vec(),
-            xattrs: Vec::new(),
-        }
+fn header(entry: &Entry<'_>, name: &[u8], stored: u64) -> Header {
+    let attributes = entry.attributes;
+    let (kind, device) = match entry.kind {
+        EntryKind::File => (EntryType::Regular, None),
+        EntryKind::HardLink => (EntryType::Link, None),
+        EntryKind::Symlink => (EntryType::Symlink, None),
+        EntryKind::CharacterDevice(major, minor) => (EntryType::Char, Some((major, minor))),
+        EntryKind::BlockDevice(major, minor) => (EntryType::Block, Some((major, minor))),
+        EntryKind::Directory => (EntryType::Directory, None),
+        EntryKind::Fifo => (EntryType::Fifo, None),
+    };
+    let mut header = blank(kind, name);
+    header.set_mode(attributes.mode & 0o7777);
+    header.set_uid(attributes.uid.into());
+    header.set_gid(attributes.gid.into());
+    header.set_mtime(u64::try_from(attributes.mtime.seconds).unwrap_or_default());
+    if entry.kind == EntryKind::File {
+        header.set_size(stored);
     }
-
-    /// The blocks in front of the entry's data.
-    pub(super) fn encode(&self, newest: u64) -> Vec<u8> {
-        let mut records = Vec::new();
-        if self.name.len() > SHORT {
-            push_record(&mut records, b"path", &self.name);
-        }
-        if self.link.len() > SHORT {
-            push_record(&mut records, b"linkpath", &self.link);
-        }
-        for (name, value) in &self.xattrs {
-            push_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
-        }
-        let mut blocks = Vec::new();
-        if !records.is_empty() {
-            let mut header = blank(EntryType::XHeader, b"PaxHeaders/entry");
-            header.set_size(records.len() as u64);
-            header.set_cksum();
-            blocks.extend_from_slice(header.as_bytes());
-            blocks.extend_from_slice(&records);
-            blocks.resize(blocks.len().next_multiple_of(512), 0);
-        }
-        blocks.extend_from_slice(self.header(newest).as_bytes());
-        blocks
+    let link = &entry.link[..entry.link.len().min(SHORT)];
+    header.as_old_mut().linkname[..link.len()].copy_from_slice(link);
+    if let (Some((major, minor)), Some(ustar)) = (device, header.as_ustar_mut()) {
+        ustar.set_device_major(major);
+        ustar.set_device_minor(minor);
     }
-
-    fn header(&self, newest: u64) -> Header {
-        let mut header = blank(self.kind, &self.name);
-        header.set_mode(self.metadata.mode() & 0o7777);
-        header.set_uid(self.metadata.uid().into());
-        header.set_gid(self.metadata.gid().into());
-        header.set_mtime(u64::try_from(self.metadata.mtime()).unwrap_or_default().min(newest));
-        if self.kind == EntryType::Regular {
-            header.set_size(self.metadata.len());
-        }
-        let link = &self.link[..self.link.len().min(SHORT)];
-        header.as_old_mut().linkname[..link.len()].copy_from_slice(link);
-        if matches!(self.kind, EntryType::Char | EntryType::Block)
-            && let Some(ustar) = header.as_ustar_mut()
-        {
-            ustar.set_device_major(major(self.metadata.rdev()));
-            ustar.set_device_minor(minor(self.metadata.rdev()));
-        }
-        header.set_cksum();
-        header
-    }
+    header.set_cksum();
+    header
 }
 
 /// A header with nothing but a type and as much of a name as fits.

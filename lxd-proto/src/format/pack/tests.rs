@@ -105,7 +105,10 @@ fn devices_and_attributes_are_kept() {
 
     // Only root can make one; its header is tested for everyone.
     let null = fs::symlink_metadata("/dev/null").unwrap();
-    let block = Entry::new(&null, b"rootfs/null").encode(10);
+    let attributes = &Attributes::default();
+    let (name, link, kind) = (&b"rootfs/null"[..], &b""[..], entry_kind(&null));
+    let entry = Entry { name, link, kind, size: 0, sparse: false, attributes };
+    let block = encode_entry(&entry, None);
     assert_eq!(block[156], b'3');
     assert_eq!(&block[329..345], b"0000001\x000000003\0");
 }
