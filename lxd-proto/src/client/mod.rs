@@ -3,12 +3,16 @@
 mod aliases;
 mod certificates;
 mod events;
+mod exec;
 mod export;
+mod files;
 mod images;
+mod instances;
 mod operations;
 mod server;
 mod transport;
 mod upload;
+mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +32,8 @@ use transport::Transport;
 pub use crate::remote::{Error, Result};
 pub use certificates::WaitingToken;
 pub use events::EventStream;
+pub use exec::{Controls, Execution, Input, Output, exec_metadata};
+pub use files::{FileBody, FileReader, InstanceFile};
 pub use images::ListOptions;
 pub use server::Tagged;
 pub use transport::{IDLE_SECONDS, RawReply};
