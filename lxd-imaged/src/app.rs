@@ -16,16 +16,21 @@ use crate::catalog::{Catalog, Viewer};
 use crate::certificate::Identities;
 use crate::clock::Clock;
 use crate::db::Db;
+use crate::disks::Disks;
 use crate::error::{Error, Result};
+use crate::lxc::Runtime;
 use crate::network::Network;
 use crate::ops::Operations;
 use crate::ops::events::Events;
+use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
+use crate::service::instances::Locks;
 use crate::service::secrets::Secrets;
 use crate::store::blobs::Blobs;
 use crate::store::checks::{Check, CheckPool};
 use crate::store::partial::Partials;
 use crate::store::spool::Spools;
+use crate::trees::Trees;
 use crate::trust::Shown;
 
 /// The running daemon.
@@ -57,6 +62,16 @@ pub struct App {
     pub operations: Arc<Operations>,
     /// Listeners.
     pub events: Arc<Events>,
+    /// Websockets that operations wait for.
+    pub sockets: Sockets,
+    /// Unpacked images.
+    pub trees: Trees,
+    /// Root file systems of instances.
+    pub disks: Disks,
+    /// What runs instances.
+    pub runtime: Runtime,
+    /// Held while an instance is changed.
+    pub locks: Locks,
     /// Held while an object is read, changed and written back.
     pub edits: tokio::sync::Mutex<()>,
     /// Certificate and names of this server.

@@ -17,6 +17,7 @@ use crate::db::{
     AliasChange, BlobRow, Change, NewImage, Observer, Origin, Replacement, Settings, Snapshot,
 };
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
+use crate::instances::Instances;
 use crate::trust::TrustStore;
 
 /// Who looks: decides what exists.
@@ -127,6 +128,8 @@ pub struct Catalog {
     contents: RwLock<Contents>,
     /// Trusted clients.
     pub trust: TrustStore,
+    /// Containers.
+    pub instances: Instances,
     /// Whether images and aliases are known, or why they cannot be.
     loaded: watch::Sender<Option<Result<(), Arc<str>>>>,
 }
@@ -137,7 +140,12 @@ impl Catalog {
         let contents = Contents { config: settings.config, ..Contents::default() };
         let trust = TrustStore::default();
         trust.fill(settings.certificates);
-        Self { contents: RwLock::new(contents), trust, loaded: watch::Sender::new(None) }
+        Self {
+            contents: RwLock::new(contents),
+            trust,
+            instances: Instances::default(),
+            loaded: watch::Sender::new(None),
+        }
     }
 
     /// Waits until images and aliases are known. Before that the catalog looks empty.
@@ -156,6 +164,7 @@ impl Catalog {
 
     fn fill(&self, snapshot: Snapshot) {
         self.trust.fill(snapshot.settings.certificates);
+        self.instances.fill(snapshot.instances);
         let mut contents = Contents { config: snapshot.settings.config, ..Contents::default() };
         let mut names: HashMap<Fingerprint, Vec<ImageAlias>> = HashMap::new();
         for alias in snapshot.aliases {
@@ -395,7 +404,7 @@ impl Contents {
             Change::Delete(fingerprint) => self.remove(fingerprint),
             Change::Alias(change) => self.apply_alias(change),
             // The catalog's own, beside the contents.
-            Change::Trust(_) => {}
+            Change::Trust(_) | Change::Instance(_) => {}
             Change::Config(values) => {
                 for (name, value) in values {
                     match value {
@@ -437,6 +446,7 @@ impl Observer for Catalog {
         for change in changes {
             match change {
                 Change::Trust(change) => self.trust.apply(change),
+                Change::Instance(change) => self.instances.apply(change),
                 other => contents.apply(other),
             }
         }

@@ -65,6 +65,21 @@ impl Directory {
         self.root.join("cache")
     }
 
+    /// Unpacked images, one directory each.
+    pub fn trees(&self) -> PathBuf {
+        self.root.join("trees")
+    }
+
+    /// What instances have of their own, one directory each.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    /// What snapshots have of their own, one directory for each instance.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// What `fsck --repair` took out of the store.
     pub fn lost(&self) -> PathBuf {
         self.root.join("lost+found")
@@ -95,11 +110,22 @@ impl Directory {
                 self.root.display()
             )
         })?;
-        for private in [self.blobs(), self.spool(), self.partial(), self.unsettled(), self.cache()]
-        {
+        // Nobody but the kernel passes through the trees: there are strangers' set-user-id programs.
+        for private in [
+            self.blobs(),
+            self.spool(),
+            self.partial(),
+            self.unsettled(),
+            self.cache(),
+            self.trees(),
+            self.snapshots(),
+        ] {
             create(&private, 0o700)
                 .with_context(|| format!("cannot create {}", private.display()))?;
         }
+        // The root user of a container passes through this.
+        create(&self.instances(), 0o711)
+            .with_context(|| format!("cannot create {}", self.instances().display()))?;
         let path = self.root.join("lock");
         let file = OpenOptions::new()
             .create(true)

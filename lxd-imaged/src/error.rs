@@ -7,6 +7,8 @@ use lxd_proto::filter::FilterError;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::FormatError;
 
+use crate::{confined, lxc, rootfs};
+
 /// What the daemon can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,6 +48,33 @@ pub enum Error {
     /// The name is taken.
     #[error("Alias \"{0}\" already exists")]
     AliasExists(String),
+    /// The name is taken; LXD's text.
+    #[error(
+        "Failed creating instance record: Add instance info to the database: \
+         This \"instances\" entry already exists"
+    )]
+    InstanceExists,
+    /// The name is taken; LXD's text.
+    #[error(
+        "Failed creating instance snapshot record \"{0}\": Add snapshot info to the database: \
+         This \"instances_snapshots\" entry already exists"
+    )]
+    SnapshotExists(String),
+    /// An image could not be unpacked.
+    #[error("Failed creating instance from image: Unpack failed: {0}")]
+    Unpack(Arc<rootfs::Error>),
+    /// A root file system could not be copied or packed.
+    #[error("{0}")]
+    Rootfs(Arc<rootfs::Error>),
+    /// A path inside an instance leads nowhere, or out of it.
+    #[error(transparent)]
+    Confined(confined::Error),
+    /// A template of the image could not be applied.
+    #[error(transparent)]
+    Template(Box<rootfs::templates::Error>),
+    /// The container runtime failed.
+    #[error("{}", with_causes(.0))]
+    Runtime(Arc<lxc::Error>),
     /// The image is here already.
     #[error("Image with same fingerprint already exists")]
     ImageExists {
@@ -54,6 +83,20 @@ pub enum Error {
         /// Its size in bytes.
         size: u64,
     },
+    /// Nothing has changed since an image was made of the instance.
+    #[error("The image already exists: {fingerprint}")]
+    ImageMade {
+        /// Which.
+        fingerprint: Fingerprint,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Another instance or snapshot has the name.
+    #[error("Name '{0}' already in use")]
+    NameTaken(String),
+    /// Instances cannot run here; the text says what is missing.
+    #[error("instances cannot run here: {0}")]
+    NoRuntime(String),
     /// The upload is not what the client announced.
     #[error("fingerprints don't match, got {got} expected {expected}")]
     FingerprintMismatch {
@@ -127,6 +170,12 @@ pub enum Error {
     Internal(String),
 }
 
+/// An error with what caused it: those of the runtime say only what was tried.
+fn with_causes(error: &lxc::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The daemon's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -134,9 +183,44 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub const IMAGE_NOT_FOUND: Error = Error::NotFound("Image not found");
 /// There is no alias of this name, as far as the caller may know.
 pub const ALIAS_NOT_FOUND: Error = Error::NotFound("Image alias not found");
-
+/// There is no instance of this name.
+pub const INSTANCE_NOT_FOUND: Error = Error::NotFound("Instance not found");
+/// The instance has no snapshot of this name.
+pub const SNAPSHOT_NOT_FOUND: Error = Error::NotFound("Instance snapshot not found");
 /// No certificate in the trust store begins so.
 pub const CERTIFICATE_NOT_FOUND: Error = Error::NotFound("Certificate not found");
+
+impl From<rootfs::Error> for Error {
+    fn from(error: rootfs::Error) -> Self {
+        match error {
+            rootfs::Error::Cancelled => Self::Cancelled,
+            error => Self::Rootfs(Arc::new(error)),
+        }
+    }
+}
+
+impl From<confined::Error> for Error {
+    fn from(error: confined::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotFound => Self::NotFound("Not Found"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace(error.to_string()),
+            _ => Self::Confined(error),
+        }
+    }
+}
+
+impl From<rootfs::templates::Error> for Error {
+    fn from(error: rootfs::templates::Error) -> Self {
+        Self::Template(Box::new(error))
+    }
+}
+
+impl From<lxc::Error> for Error {
+    fn from(error: lxc::Error) -> Self {
+        Self::Runtime(Arc::new(error))
+    }
+}
 
 impl From<FormatError> for Error {
     fn from(error: FormatError) -> Self {

@@ -15,16 +15,21 @@ use crate::catalog::Catalog;
 use crate::certificate::Identities;
 use crate::clock::Clock;
 use crate::directory::{Directory, Held};
+use crate::disks::Disks;
+use crate::lxc::Runtime;
 use crate::network::Network;
 use crate::ops::Operations;
 use crate::ops::events::Events;
 use crate::ops::log::LogEvents;
+use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
+use crate::service::instances::{self, Locks};
 use crate::service::{settings, verify};
 use crate::store::blobs::Blobs;
 use crate::store::checks::CheckPool;
 use crate::store::partial::Partials;
 use crate::store::spool::Spools;
+use crate::trees::Trees;
 use crate::{db, http, listen, sweep, tasks};
 
 /// How long running operations may take to end when the daemon ends.
@@ -101,6 +106,7 @@ async fn start_held(
     let checks = CheckPool::new(workers).context("cannot start the check workers")?;
     let events = Events::new();
     let spools = Spools::new(directory.spool(), checks.clone());
+    let runtime = Runtime::detect(directory.root());
     let app = Arc::new(App {
         catalog,
         db,
@@ -115,6 +121,11 @@ async fn start_held(
         pending_checks: parking_lot::Mutex::default(),
         operations: Operations::new(events.clone()),
         events,
+        sockets: Sockets::default(),
+        trees: Trees::new(directory.trees()),
+        disks: Disks::new(directory.clone(), runtime.clone()),
+        runtime,
+        locks: Locks::default(),
         edits: tokio::sync::Mutex::default(),
         identity: Arc::new(identity.await??),
         network: Network::default(),
@@ -170,6 +181,10 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
         shutdown.cancel();
     }
     let tidy = tokio::spawn(async move {
+        if let Err(error) = instances::sweep(&app).await {
+            tracing::error!(%error, "cannot look for files that no instance uses");
+        }
+        instances::recover(&app).await;
         verify::resume(&app).await;
         if let Err(error) = sweep::run_once(&app).await {
             tracing::error!(%error, "cannot look for files that no image uses");

@@ -21,6 +21,8 @@ pub enum Kind {
     Address,
     /// A compression algorithm with an optional level.
     Compression,
+    /// A network interface of the host.
+    Interface,
     /// An architecture name.
     Architecture,
     /// Numbers with units `M`, `H`, `d`, `w`, `m`, `y`, separated by spaces.
@@ -70,6 +72,10 @@ pub const AUTO_UPDATE_CACHED: &str = "images.auto_update_cached";
 pub const KEEP_VERSIONS: &str = "images.keep_versions";
 /// Of ours: the largest image that is taken from another server, in bytes; 0 for no limit.
 pub const MAX_SIZE: &str = "images.max_size";
+/// How published images are compressed.
+pub const COMPRESSION_ALGORITHM: &str = "images.compression_algorithm";
+/// Of ours: the bridge that instances get a network interface on; empty for none.
+pub const INSTANCES_BRIDGE: &str = "instances.bridge";
 /// Proxy for plain http.
 pub const PROXY_HTTP: &str = "core.proxy_http";
 /// Proxy for https.
@@ -96,12 +102,7 @@ pub const KEYS: &[Key] = &[
     key(TRUST_PASSWORD, Kind::Secret, "", "password for new clients"),
     key(AUTO_UPDATE_CACHED, Kind::Bool, "true", "keep cached images current"),
     key(AUTO_UPDATE_INTERVAL, Kind::Integer, "6", "hours between two updates, 0 for never"),
-    key(
-        "images.compression_algorithm",
-        Kind::Compression,
-        "gzip",
-        "how published images are compressed",
-    ),
+    key(COMPRESSION_ALGORITHM, Kind::Compression, "gzip", "how published images are compressed"),
     key(
         "images.default_architecture",
         Kind::Architecture,
@@ -111,6 +112,7 @@ pub const KEYS: &[Key] = &[
     key(KEEP_VERSIONS, Kind::Integer, "1", "replaced versions of an image that are kept"),
     key(MAX_SIZE, Kind::Integer, "0", "bytes of the largest image taken from a server, 0 for any"),
     key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
+    key(INSTANCES_BRIDGE, Kind::Interface, "", "bridge that instances get an interface on"),
 ];
 
 /// Why a value was refused. The texts are LXD's.
@@ -234,6 +236,14 @@ fn check(kind: Kind, text: &str) -> Result<String, String> {
             Err(_) => Err(format!("Architecture isn't supported: {text}")),
         },
         Kind::Expiry => check_expiry(text).map(|()| text.into()),
+        Kind::Interface => {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let dots = text.chars().all(|c| c == '.') && !text.is_empty();
+            if text.len() > 15 || dots || !text.chars().all(known) {
+                return Err("no name of a network interface".into());
+            }
+            Ok(text.into())
+        }
     }
 }
 
@@ -340,6 +350,20 @@ pub enum CompressionAlgorithm {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid compression algorithm \"{0}\"")]
 pub struct UnknownCompression(String);
+
+impl CompressionAlgorithm {
+    /// The level that was asked for.
+    pub fn level(&self) -> Option<u8> {
+        match self {
+            Self::None | Self::Squashfs => None,
+            Self::Gzip(level)
+            | Self::Bzip2(level)
+            | Self::Xz(level)
+            | Self::Lzma(level)
+            | Self::Zstd(level) => *level,
+        }
+    }
+}
 
 impl std::str::FromStr for CompressionAlgorithm {
     type Err = UnknownCompression;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use regex::{Regex, RegexBuilder};
 
 use crate::image::Image;
+use crate::instance::Instance;
 
 /// Memory a single pattern may compile to, in bytes.
 const PATTERN_LIMIT: usize = 1 << 20;
@@ -170,6 +171,26 @@ fn words(expression: &str) -> Result<Vec<String>, FilterError> {
     }
     words.extend(word);
     Ok(words)
+}
+
+impl Fields for Instance {
+    fn field(&self, name: &str) -> Option<Field<'_>> {
+        let borrowed = |value| Some(Field::Text(Cow::Borrowed(value)));
+        match name {
+            "name" => borrowed(&self.name),
+            "status" => borrowed(self.status.name()),
+            "type" => borrowed(self.kind.as_str()),
+            "architecture" => borrowed(&self.architecture),
+            "description" => borrowed(&self.description),
+            "ephemeral" => Some(Field::Bool(self.ephemeral)),
+            "created_at" => Some(Field::Text(Cow::Owned(self.created_at.to_string()))),
+            _ => {
+                let value = |map: &'_ str| name.strip_prefix(map);
+                let key = value("config.").or_else(|| value("expanded_config."))?;
+                self.expanded_config.get(key).map(|text| Field::Text(Cow::Borrowed(text)))
+            }
+        }
+    }
 }
 
 impl Fields for Image {

@@ -9,6 +9,7 @@ use lxd_proto::image::{Image, Refresh, Verified};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
+use super::instance::InstanceChange;
 use super::load::BlobRow;
 use super::origin::{self, Origin, Replacement};
 use super::trust::TrustChange;
@@ -37,6 +38,8 @@ pub enum Change {
     Alias(AliasChange),
     /// Something about one trusted certificate.
     Trust(TrustChange),
+    /// Something about one instance.
+    Instance(InstanceChange),
     /// Configuration values; `None` goes back to the default.
     Config(BTreeMap<String, Option<String>>),
 }
@@ -123,6 +126,7 @@ impl Change {
             Self::Delete(fingerprint) => delete(db, fingerprint).await,
             Self::Alias(change) => change.apply(db).await,
             Self::Trust(change) => change.apply(db).await,
+            Self::Instance(change) => change.apply(db).await,
             Self::Config(values) => config(db, values).await,
         }
     }

@@ -14,6 +14,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::change::NewImage;
+use super::instance::{self, InstanceRecord};
 use super::origin;
 use super::trust;
 
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub images: Vec<NewImage>,
     /// Aliases.
     pub aliases: Vec<AliasEntry>,
+    /// Instances with their snapshots.
+    pub instances: Vec<InstanceRecord>,
     /// The rest.
     pub settings: Settings,
 }
@@ -78,7 +81,8 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
         aliases.push(alias(&row)?);
     }
     drop(rows);
-    Ok(Snapshot { images, aliases, settings: settings(db).await? })
+    let instances = instance::load(&mut *db).await?;
+    Ok(Snapshot { images, aliases, instances, settings: settings(db).await? })
 }
 
 /// What is configured and who is trusted; far less than the rest, and needed first.

@@ -6,6 +6,7 @@
 //! with it one flush to disk.
 
 mod change;
+mod instance;
 mod load;
 mod origin;
 mod trust;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use change::{AliasChange, Change, NewImage};
+pub use instance::{Definition, Disk, InstanceChange, InstanceRecord, SnapshotRecord};
 pub use load::{BlobRow, Settings, Snapshot};
 pub use origin::{Origin, Replacement};
 pub use trust::TrustChange;

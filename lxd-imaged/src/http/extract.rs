@@ -45,9 +45,14 @@ impl<'a> Query<'a> {
         self.flag(query::RECURSION)
     }
 
+    /// The value as a number; zero where it is none.
+    pub(super) fn number(&self, key: &str) -> i64 {
+        self.get(key).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
     /// Whether the value is a number other than zero.
     pub(super) fn flag(&self, key: &str) -> bool {
-        self.get(key).and_then(|text| text.parse::<i64>().ok()).is_some_and(|n| n != 0)
+        self.number(key) != 0
     }
 }
 
@@ -161,6 +166,7 @@ pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
         aliases,
         reuse: flag(upload::ALIAS_REUSE),
         verify: flag(upload::VERIFY),
+        made_here: false,
         push: None,
     })
 }

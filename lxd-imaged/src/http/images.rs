@@ -215,7 +215,7 @@ async fn unified_or_json(
     let (start, ended) = extract::in_time(beginning(&mut body, declared)).await??;
     if push.is_none() && (declared || ended) {
         match extract::parse::<ImagesPost>(&start) {
-            Ok(post) => return sources::create(&app, post),
+            Ok(post) => return sources::create(&app, &caller, post),
             Err(error) if declared => return Err(error),
             // Bytes that begin like JSON and are none: an image after all.
             Err(_) => {}

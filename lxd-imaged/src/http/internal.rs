@@ -4,9 +4,12 @@ use axum::extract::State;
 
 use super::Daemon;
 use super::reply::Reply;
+use crate::service::instances;
 
-/// Ends the daemon as SIGTERM does.
+/// Ends all instances, which start again with the daemon, and then the daemon. SIGTERM leaves
+/// instances alone.
 pub(super) async fn shutdown(State(app): Daemon) -> Reply {
+    instances::stop_all(&app).await;
     app.shutdown.cancel();
     Reply::Empty
 }

@@ -10,10 +10,13 @@ mod export;
 mod extract;
 mod form;
 mod images;
+mod instance_files;
+mod instances;
 mod internal;
 mod operations;
 mod reply;
 mod server;
+mod sockets;
 
 use std::sync::Arc;
 
@@ -84,8 +87,44 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
                 .post(aliases::rename)
                 .delete(aliases::delete),
         )
+        .merge(instances(|route: routes::Route| route.template().to_owned()))
+        .merge(instances(|route: routes::Route| route.older().unwrap_or_default()))
         .route(routes::READY.template(), get(internal::ready))
         .route_layer(middleware::from_fn_with_state(app.clone(), once_loaded))
+}
+
+/// The instances, under either name of the collection.
+fn instances(at: fn(routes::Route) -> String) -> Router<Arc<App>> {
+    Router::new()
+        .route(&at(routes::INSTANCES), get(instances::list).post(instances::create))
+        .route(
+            &at(routes::INSTANCE),
+            get(instances::get)
+                .put(instances::put)
+                .patch(instances::patch)
+                .post(instances::rename)
+                .delete(instances::delete),
+        )
+        .route(&at(routes::INSTANCE_STATE), get(instances::state).put(instances::set_state))
+        .route(&at(routes::INSTANCE_EXEC), post(instances::exec))
+        .route(
+            &at(routes::INSTANCE_FILES),
+            get(instance_files::get).post(instance_files::post).delete(instance_files::delete),
+        )
+        .route(
+            &at(routes::INSTANCE_CONSOLE),
+            get(instance_files::console).delete(instance_files::clear_console),
+        )
+        .route(&at(routes::INSTANCE_LOGS), get(instance_files::logs))
+        .route(&at(routes::INSTANCE_LOG), get(instance_files::log))
+        .route(&at(routes::INSTANCE_SNAPSHOTS), get(instances::snapshots).post(instances::take))
+        .route(
+            &at(routes::INSTANCE_SNAPSHOT),
+            get(instances::snapshot)
+                .put(instances::put_snapshot)
+                .post(instances::rename_snapshot)
+                .delete(instances::delete_snapshot),
+        )
 }
 
 /// Images and aliases are read while the first requests already come.
@@ -127,12 +166,12 @@ fn is_the_servers(path: &str) -> bool {
 
 /// The answer to a path that no route knows.
 async fn unknown(request: Request) -> Reply {
-    const LATER: [&str; 4] = ["instances", "containers", "virtual-machines", "networks"];
+    const LATER: [&str; 2] = ["virtual-machines", "networks"];
     let path = request.uri().path();
     let below = path.strip_prefix(routes::API.template()).unwrap_or_default();
     let first = below.trim_start_matches('/').split('/').next().unwrap_or_default();
     Error::NotFound(if LATER.contains(&first) {
-        "not found: lxd-imaged serves images; instances and networks come with a later version"
+        "not found: lxd-imaged serves images and containers; networks and virtual machines are not its business"
     } else {
         "not found"
     })

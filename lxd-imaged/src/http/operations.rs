@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{OriginalUri, Path, State};
+use axum::response::{IntoResponse, Response};
 use lxd_proto::event::action;
-use lxd_proto::operation::Operation;
+use lxd_proto::operation::{Operation, OperationClass};
 use lxd_proto::routes;
 
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
+use super::sockets;
 use crate::app::{App, Caller};
 use crate::error::{Error, Result};
 use crate::ops;
@@ -100,17 +103,31 @@ pub(super) async fn cancel(
     cancelled.into()
 }
 
-/// No operation of this version has a websocket.
+/// A websocket that an operation waits for; whoever has its secret may bring it.
 pub(super) async fn websocket(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     OriginalUri(uri): OriginalUri,
-) -> Reply {
-    if let Err(error) = may_follow(&app, &caller, &id, &Query::of(&uri)) {
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let query = Query::of(&uri);
+    let secret = query.get(routes::query::SECRET).unwrap_or_default();
+    let Ok(upgrade) = upgrade else {
+        return refusal(&app, &caller, &id, &query).into_response();
+    };
+    match app.sockets.claim(&id, secret) {
+        Some(claim) => sockets::accept(upgrade, claim, app.shutdown.clone()),
+        None => refusal(&app, &caller, &id, &query).into_response(),
+    }
+}
+
+fn refusal(app: &App, caller: &Caller, id: &str, query: &Query<'_>) -> Reply {
+    if let Err(error) = may_follow(app, caller, id, query) {
         return error.into();
     }
-    match app.operations.get(&id) {
+    match app.operations.get(id) {
+        Ok(operation) if operation.class == OperationClass::Websocket => Error::Forbidden.into(),
         Ok(_) => Error::NoWebsocket.into(),
         Err(error) => error.into(),
     }

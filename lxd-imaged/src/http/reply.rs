@@ -83,17 +83,25 @@ fn status(error: &Error) -> StatusCode {
         Error::Shared(error) => status(error),
         Error::Origin { .. } => StatusCode::BAD_GATEWAY,
         Error::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
-        Error::BadRequest(_) | Error::Config(_) | Error::Upload(_) | Error::Cancelled => {
-            StatusCode::BAD_REQUEST
-        }
+        Error::BadRequest(_)
+        | Error::Config(_)
+        | Error::Upload(_)
+        | Error::Confined(_)
+        | Error::Cancelled => StatusCode::BAD_REQUEST,
         Error::Forbidden | Error::Refused(_) => StatusCode::FORBIDDEN,
         Error::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
-        Error::AliasExists(_) | Error::ImageExists { .. } | Error::CertificateExists => {
-            StatusCode::CONFLICT
-        }
+        Error::AliasExists(_)
+        | Error::ImageExists { .. }
+        | Error::CertificateExists
+        | Error::InstanceExists
+        | Error::ImageMade { .. }
+        | Error::NameTaken(_)
+        | Error::SnapshotExists(_) => StatusCode::CONFLICT,
         Error::EtagMismatch { .. } => StatusCode::PRECONDITION_FAILED,
-        Error::ShuttingDown | Error::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::ShuttingDown | Error::TooMany(_) | Error::NoRuntime(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
         Error::FingerprintMismatch { .. } | Error::Format(_) => StatusCode::BAD_REQUEST,
         // LXD answers 500 for the first six, and clients show the text.
@@ -103,6 +111,10 @@ fn status(error: &Error) -> StatusCode {
         | Error::NoWebsocket
         | Error::EventType(_)
         | Error::InvalidImagesJson
+        | Error::Unpack(_)
+        | Error::Rootfs(_)
+        | Error::Runtime(_)
+        | Error::Template(_)
         | Error::Db(_)
         | Error::Io { .. }
         | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

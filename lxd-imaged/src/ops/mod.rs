@@ -3,6 +3,7 @@
 
 pub mod events;
 pub mod log;
+pub mod sockets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -68,10 +69,18 @@ pub struct Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let metadata = match &error {
-            Error::ImageExists { fingerprint, size } => Some(image_metadata(fingerprint, *size)),
+            Error::ImageExists { fingerprint, size } | Error::ImageMade { fingerprint, size } => {
+                Some(image_metadata(fingerprint, *size))
+            }
             _ => None,
         };
         Self { error, metadata }
+    }
+}
+
+impl From<crate::lxc::Error> for Failure {
+    fn from(error: crate::lxc::Error) -> Self {
+        Error::from(error).into()
     }
 }
 
@@ -104,6 +113,7 @@ impl std::fmt::Debug for Operations {
 }
 
 /// What a running operation works with.
+#[derive(Clone)]
 pub struct Context {
     operations: Arc<Operations>,
     entry: Arc<Entry>,
@@ -119,6 +129,11 @@ impl Context {
     /// Resolves when someone asked the operation to stop.
     pub fn cancelled(&self) -> CancellationToken {
         self.entry.cancel.clone()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> String {
+        self.entry.state.borrow().id.clone()
     }
 
     /// Says whether the operation can be cancelled from now on.
@@ -155,7 +170,29 @@ impl Operations {
         F: Future<Output = Result<Option<Metadata>, Failure>> + Send + 'static,
         W: FnOnce(Context) -> F,
     {
-        let (id, entry) = self.begin(about, OperationClass::Task)?;
+        self.spawn_as(OperationClass::Task, about, work)
+    }
+
+    /// The same for work that talks over websockets, which [`sockets::Sockets`] brings.
+    pub fn spawn_websocket<F, W>(self: &Arc<Self>, about: About, work: W) -> Result<Operation>
+    where
+        F: Future<Output = Result<Option<Metadata>, Failure>> + Send + 'static,
+        W: FnOnce(Context) -> F,
+    {
+        self.spawn_as(OperationClass::Websocket, about, work)
+    }
+
+    fn spawn_as<F, W>(
+        self: &Arc<Self>,
+        class: OperationClass,
+        about: About,
+        work: W,
+    ) -> Result<Operation>
+    where
+        F: Future<Output = Result<Option<Metadata>, Failure>> + Send + 'static,
+        W: FnOnce(Context) -> F,
+    {
+        let (id, entry) = self.begin(about, class)?;
         let running = entry.state.borrow().clone();
         let work = work(Context { operations: self.clone(), entry: entry.clone() });
         let operations = self.clone();

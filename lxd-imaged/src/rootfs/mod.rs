@@ -1,9 +1,9 @@
 //! Root file systems: unpacked from images, copied between instances, packed into images.
 
-pub mod templates;
 mod copy;
 mod ids;
 mod pack;
+pub mod templates;
 mod tree;
 mod unpack;
 mod walk;

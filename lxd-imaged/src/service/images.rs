@@ -12,7 +12,7 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::lineage;
+use super::{instances, lineage};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -185,7 +185,7 @@ pub fn delete(app: &Arc<App>, caller: &Caller, prefix: &Prefix) -> Result<Operat
 }
 
 /// Deletes an image, and with a current one the versions that it replaced.
-pub async fn remove(app: &App, caller: &Caller, fingerprint: &Fingerprint) -> Result<()> {
+pub async fn remove(app: &Arc<App>, caller: &Caller, fingerprint: &Fingerprint) -> Result<()> {
     let entry = app.catalog.get(fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND)?;
     remove_one(app, caller, &entry).await?;
     if entry.is_current() {
@@ -197,7 +197,7 @@ pub async fn remove(app: &App, caller: &Caller, fingerprint: &Fingerprint) -> Re
 }
 
 /// Rows first, then bytes: a crash in between leaves garbage, never a row without its file.
-async fn remove_one(app: &App, caller: &Caller, entry: &Entry) -> Result<()> {
+async fn remove_one(app: &Arc<App>, caller: &Caller, entry: &Entry) -> Result<()> {
     let fingerprint = &entry.image.fingerprint;
     app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
     app.db.commit(Change::Delete(*fingerprint)).await?;
@@ -208,6 +208,7 @@ async fn remove_one(app: &App, caller: &Caller, entry: &Entry) -> Result<()> {
         let catalog = app.catalog.clone();
         app.blobs.remove_unless(blob.digest, move |digest| catalog.uses(digest)).await?;
     }
+    instances::tidy_tree(app, fingerprint).await;
     tell(app, caller, action::IMAGE_DELETED, fingerprint, &[]);
     Ok(())
 }

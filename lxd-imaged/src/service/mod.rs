@@ -3,6 +3,7 @@
 pub mod aliases;
 pub mod guesses;
 pub mod images;
+pub mod instances;
 pub mod join;
 pub mod lineage;
 pub mod password;

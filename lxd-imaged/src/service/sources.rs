@@ -10,9 +10,9 @@ use lxd_proto::remote::Secret;
 use lxd_proto::time;
 use serde_json::{Value, json};
 
-use super::{images, secrets};
+use super::{images, instances, secrets};
 use crate::acquire::{self, Follow, Source, Transferred, Wish, follow, origins, url};
-use crate::app::App;
+use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::error::{Error, IMAGE_NOT_FOUND, Result};
 use crate::ops::{About, Context, image_metadata};
@@ -29,7 +29,7 @@ const MOST_ALIASES: usize = 256;
 /// # Errors
 /// [`Error::InvalidImagesJson`] and [`Error::BadRequest`] for what makes no sense; what goes
 /// wrong later is told by the operation.
-pub fn create(app: &Arc<App>, mut post: ImagesPost) -> Result<Operation> {
+pub fn create(app: &Arc<App>, caller: &Caller, mut post: ImagesPost) -> Result<Operation> {
     let source = post
         .source
         .take()
@@ -39,7 +39,7 @@ pub fn create(app: &Arc<App>, mut post: ImagesPost) -> Result<Operation> {
         (_, "image") => pull(app, &source, post),
         (_, "url") => web(app, source.url, post),
         (_, "instance" | "container" | "virtual-machine" | "snapshot") => {
-            Err(Error::NotYet("publishing an instance"))
+            instances::publish(app, caller, ImagesPost { source: Some(source), ..post })
         }
         _ => Err(Error::InvalidImagesJson),
     }
@@ -124,7 +124,7 @@ fn expect(app: &Arc<App>, given: &ImageSource, post: ImagesPost) -> Result<Opera
 }
 
 /// What the request wants the image to be.
-fn wish(post: ImagesPost) -> Result<Wish> {
+pub fn wish(post: ImagesPost) -> Result<Wish> {
     if let Some(properties) = &post.properties {
         images::check_properties(properties)?;
     }

@@ -54,6 +54,8 @@ pub struct Request {
     pub reuse: bool,
     /// Answer only after the deep check.
     pub verify: bool,
+    /// It was packed here just now, from an instance.
+    pub made_here: bool,
     /// What was asked for when the push of this image was announced; it wins over the rest.
     pub push: Option<Wish>,
 }
@@ -185,7 +187,11 @@ impl Upload {
         Ok(operation)
     }
 
-    async fn record(mut self) -> Result<(Fingerprint, u64)> {
+    /// Puts the files in place and records the image.
+    ///
+    /// # Errors
+    /// Why the files were refused, or could not be kept; nothing stays behind.
+    pub async fn record(mut self) -> Result<(Fingerprint, u64)> {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
@@ -197,7 +203,11 @@ impl Upload {
                 acquire::adopt(&self.app, &fingerprint, wish).await?;
                 return Ok((fingerprint, size));
             }
-            return Err(Error::ImageExists { fingerprint, size });
+            return Err(if self.request.made_here {
+                Error::ImageMade { fingerprint, size }
+            } else {
+                Error::ImageExists { fingerprint, size }
+            });
         }
         let placed = Placed::new(&self.app, std::mem::take(&mut self.parts)).await?;
         match self.commit(image, &placed).await {
@@ -274,7 +284,8 @@ impl Upload {
 
     fn image(&mut self) -> Result<Image> {
         let metadata = placed::metadata(&self.parts)?;
-        let created_at = placed::created_at(metadata)?;
+        let now = images::stored(Timestamp::now());
+        let created_at = if self.request.made_here { now } else { placed::created_at(metadata)? };
         let (expires_at, architecture) = (placed::expires_at(metadata), metadata.architecture);
         let properties = laid_over(metadata, std::mem::take(&mut self.request.properties));
         let fingerprint = match (self.combined.take(), self.parts.as_slice()) {
@@ -302,7 +313,7 @@ impl Upload {
             kind: placed::kind(&self.parts, self.disk)?,
             created_at,
             last_used_at: time::zero(),
-            uploaded_at: images::stored(Timestamp::now()),
+            uploaded_at: now,
             verified: placed::verified(&self.parts),
             refresh: None,
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::Role;
 use lxd_proto::image::Verified;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::catalog::{Entry, Viewer};
@@ -30,6 +31,35 @@ pub fn follow(app: &Arc<App>, fingerprint: Fingerprint, check: Arc<Check>) {
             tracing::error!(image = %fingerprint, %error, "cannot record the deep check");
         }
     });
+}
+
+/// Waits until the deep check of an image has ended.
+///
+/// # Errors
+/// What it has found, or that the caller gave up.
+pub async fn passed(
+    app: &App,
+    fingerprint: &Fingerprint,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let check = app.pending_checks.lock().get(fingerprint).cloned();
+    if let Some(check) = check {
+        tokio::select! {
+            verdict = check.verdict(Wanted::Whole) => drop(verdict?),
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        }
+        return Ok(());
+    }
+    match app.catalog.get(fingerprint).map(|entry| entry.image.verified.clone()) {
+        Some(Verified::Yes) => Ok(()),
+        Some(Verified::No(why)) => {
+            Err(Error::BadRequest(format!("the image is broken and cannot be used: {why}")))
+        }
+        Some(Verified::Pending) | None => Err(Error::BadRequest(
+            "the image is still being checked; try again when `image info` says Verified: yes"
+                .into(),
+        )),
+    }
 }
 
 /// Starts the deep checks again that a restart has cut off.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::service::instances;
 
 /// Time between two passes.
 const EVERY: Duration = Duration::from_mins(1);
@@ -26,6 +27,10 @@ pub async fn run(app: Arc<App>) {
         app.origins.tidy();
         if let Err(error) = expiry::run_once(&app).await {
             tracing::error!(%error, "cannot remove expired images");
+        }
+        let removed = instances::prune(&app).await;
+        if removed > 0 {
+            tracing::info!(removed, "removed expired snapshots");
         }
         update::run_once(&app).await;
     }

@@ -10,6 +10,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::file_type::Compression;
 use super::parallel_gzip::ParallelGzip;
+use crate::config::CompressionAlgorithm;
 
 /// How much of the input one xz block holds. Blocks are compressed, and can be decompressed, at
 /// the same time; smaller ones compress worse.
@@ -27,6 +28,21 @@ impl Compression {
             Self::Xz | Self::Lzma => Some(0..=9),
             Self::Zstd => Some(1..=22),
         }
+    }
+
+    /// The compression of a tarball that an algorithm means, with its level; `None` for squashfs,
+    /// which is no tarball.
+    pub fn of(algorithm: &CompressionAlgorithm) -> Option<(Self, Option<u32>)> {
+        let compression = match algorithm {
+            CompressionAlgorithm::None => Self::None,
+            CompressionAlgorithm::Gzip(_) => Self::Gzip,
+            CompressionAlgorithm::Bzip2(_) => Self::Bzip2,
+            CompressionAlgorithm::Xz(_) => Self::Xz,
+            CompressionAlgorithm::Lzma(_) => Self::Lzma,
+            CompressionAlgorithm::Zstd(_) => Self::Zstd,
+            CompressionAlgorithm::Squashfs => return None,
+        };
+        Some((compression, algorithm.level().map(u32::from)))
     }
 
     /// The level that is used when none is asked for.

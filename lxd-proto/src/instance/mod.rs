@@ -42,6 +42,20 @@ pub mod key {
     pub const USER: &str = "user.";
     /// Fingerprint of the image that an instance was made from.
     pub const BASE_IMAGE: &str = "volatile.base_image";
+    /// The trigger whose templates the next start is to apply.
+    pub const APPLY_TEMPLATE: &str = "volatile.apply_template";
+    /// Whether it ran when it was last looked at: `RUNNING` or `STOPPED`.
+    pub const LAST_POWER: &str = "volatile.last_state.power";
+    /// Identity over renames.
+    pub const UUID: &str = "volatile.uuid";
+    /// Whether to start it with the daemon.
+    pub const AUTOSTART: &str = "boot.autostart";
+    /// How many processors it may use.
+    pub const LIMIT_CPU: &str = "limits.cpu";
+    /// How much memory it may use: bytes with a unit.
+    pub const LIMIT_MEMORY: &str = "limits.memory";
+    /// How many processes it may have.
+    pub const LIMIT_PROCESSES: &str = "limits.processes";
 }
 
 /// An instance as the API shows it. Keys in the order LXD emits them.

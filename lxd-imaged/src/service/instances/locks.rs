@@ -1,0 +1,27 @@
+//! One change at a time for each instance.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lxd_proto::instance::InstanceName;
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
+
+/// Locks by the name of the instance, whether it exists or is to be made.
+#[derive(Debug, Default)]
+pub struct Locks {
+    held: Mutex<HashMap<InstanceName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Locks {
+    /// Waits until nobody else changes the instance.
+    pub async fn hold(&self, name: &InstanceName) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut held = self.held.lock();
+            // Those that nobody holds or waits for.
+            held.retain(|_, lock| Arc::strong_count(lock) > 1);
+            held.entry(name.clone()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+}
