@@ -15,6 +15,7 @@ pub mod error;
 pub mod fsck;
 pub mod http;
 pub mod listen;
+pub mod lxc;
 pub mod network;
 pub mod ops;
 pub mod serve;

@@ -91,6 +91,9 @@ enum ReportFormat {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = lxd_imaged::lxc::helper::dispatch() {
+        return code;
+    }
     let cli = Cli::parse();
     let log = log_to_stderr(cli.log_format);
     match run(cli, log) {
