@@ -19,6 +19,9 @@ pub(crate) const TESTS: &[Package] = &[
     ("xz-utils", "xz"),
     ("xdelta3", "xdelta3"),
     ("python3", "python3"),
+    ("lxc", "lxc-start"),
+    ("dnsmasq-base", "dnsmasq"),
+    ("busybox-static", "busybox"),
 ];
 
 /// For the demo: a Debian root file system and the tools that pack it.
@@ -27,6 +30,7 @@ pub(crate) const DEMO: &[Package] = &[
     ("squashfs-tools", "mksquashfs"),
     ("xz-utils", "xz"),
     ("diffutils", "cmp"),
+    ("lxc", "lxc-start"),
 ];
 
 /// Installs the packages that are missing; without root, fails with the one line to run.
