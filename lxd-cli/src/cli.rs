@@ -2,7 +2,7 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::command::{self, config, image, operation, remote};
+use crate::command::{self, config, image, instance, operation, remote};
 use crate::progress::Style;
 
 const ABOUT: &str = "Client for lxd-imaged and other LXD image servers";
@@ -27,7 +27,8 @@ command aliases are in $LXD_CONF/config.yml (~/.config/lxc).
 Examples:
   lxd-cli image import rootfs-image.tar.xz --alias debian/12
   lxd-cli image list os=debian -f json
-  lxd-cli image export debian/12 ./backup/"
+  lxd-cli image export debian/12 ./backup/
+  lxd-cli launch debian/12 web"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -63,10 +64,48 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make an instance from an image and start it
+    Launch(instance::create::Launch),
+    /// Make an instance from an image
+    #[command(visible_alias = "create")]
+    Init(instance::create::Init),
+    /// List instances
+    #[command(visible_alias = "ls")]
+    List(instance::list::List),
+    /// Start instances
+    Start(instance::state::Start),
+    /// Stop instances
+    Stop(instance::state::Stop),
+    /// Stop and start instances
+    Restart(instance::state::Restart),
+    /// Freeze the processes of instances
+    Pause(instance::state::Pause),
+    /// Run a command in an instance
+    Exec(instance::exec::Exec),
+    /// Send, fetch and delete files of an instance
+    #[command(subcommand, arg_required_else_help = true)]
+    File(instance::file::Command),
+    /// Show what an instance has written to its console
+    Console(instance::console::Console),
+    /// Keep the state of an instance
+    Snapshot(instance::snapshot::Take),
+    /// Bring an instance back to a snapshot
+    Restore(instance::snapshot::Restore),
+    /// Copy an instance
+    #[command(visible_alias = "cp")]
+    Copy(instance::copy::Copy),
+    /// Give an instance or a snapshot another name
+    #[command(visible_aliases = ["move", "mv"])]
+    Rename(instance::rename::Rename),
+    /// Make an image from an instance or a snapshot
+    Publish(instance::publish::Publish),
+    /// Delete instances and snapshots
+    #[command(visible_alias = "rm")]
+    Delete(instance::delete::Delete),
     /// Manage images
     #[command(subcommand, arg_required_else_help = true)]
     Image(image::Command),
-    /// Manage the server's configuration
+    /// Manage the configuration of the server and of instances
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     /// List, watch and cancel background operations
@@ -78,7 +117,7 @@ pub(crate) enum Command {
     /// Manage command aliases
     #[command(subcommand, arg_required_else_help = true)]
     Alias(command::alias::Command),
-    /// Show what the server says about itself
+    /// Show an instance, or what the server says about itself
     Info(command::info::Info),
     /// Show the versions of client and server
     Version(command::version::Version),

@@ -13,19 +13,14 @@ use crate::output::{Format, Shape, emit};
 
 /// Commands of lxc's that are not there, and what to say of them.
 const LATER: &[(&[&str], &str)] = &[
-    (&["list", "ls"], "Instances come with a later version; `lxd-cli image list` lists images."),
     (
-        &["copy", "cp", "import", "export", "delete", "rm"],
-        "Instances come with a later version; for images there is `lxd-cli image ...`.",
+        &["import", "export"],
+        "Backups of instances are not made; for images there is `lxd-cli image ...`.",
     ),
     (
-        &[
-            "cluster", "console", "exec", "file", "init", "launch", "move", "mv", "network",
-            "pause", "profile", "project", "publish", "rebuild", "rename", "restart", "restore",
-            "snapshot", "start", "stop", "storage", "warning",
-        ],
-        "That is a command of lxc's about instances and what they need; this comes with a later \
-         version. lxc itself works with this server for all that is about images.",
+        &["cluster", "network", "profile", "project", "rebuild", "storage", "warning"],
+        "That is a command of lxc's that this client does not have; lxc itself works with this \
+         server for all that the server can do.",
     ),
 ];
 

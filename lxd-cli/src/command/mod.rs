@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod info;
+pub(crate) mod instance;
 pub(crate) mod monitor;
 pub(crate) mod operation;
 pub(crate) mod query;
@@ -20,6 +21,22 @@ use crate::failure::Outcome;
 /// Runs one command to its end.
 pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     match command {
+        Command::Launch(launch) => launch.run(context).await,
+        Command::Init(init) => init.run(context).await,
+        Command::List(list) => list.run(context).await,
+        Command::Start(start) => start.run(context).await,
+        Command::Stop(stop) => stop.run(context).await,
+        Command::Restart(restart) => restart.run(context).await,
+        Command::Pause(pause) => pause.run(context).await,
+        Command::Exec(exec) => exec.run(context).await,
+        Command::File(command) => instance::file::run(command, context).await,
+        Command::Console(console) => console.run(context).await,
+        Command::Snapshot(take) => take.run(context).await,
+        Command::Restore(restore) => restore.run(context).await,
+        Command::Copy(copy) => copy.run(context).await,
+        Command::Rename(rename) => rename.run(context).await,
+        Command::Publish(publish) => publish.run(context).await,
+        Command::Delete(delete) => delete.run(context).await,
         Command::Image(command) => image::run(command, context).await,
         Command::Config(command) => config::run(command, context).await,
         Command::Operation(command) => operation::run(command, context).await,

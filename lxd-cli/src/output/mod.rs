@@ -6,6 +6,7 @@ mod table;
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -148,6 +149,14 @@ pub(crate) fn emit_bytes(bytes: &[u8]) -> Outcome {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::silent()),
         Err(error) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// A stream of this program for asynchronous use; it stays open elsewhere.
+pub(crate) fn async_stream(stream: &impl AsFd) -> Outcome<tokio::fs::File> {
+    match stream.as_fd().try_clone_to_owned() {
+        Ok(fd) => Ok(tokio::fs::File::from_std(std::fs::File::from(fd))),
+        Err(error) => Err(Failure::new(format!("cannot use a standard stream: {error}"))),
     }
 }
 

@@ -148,6 +148,15 @@ impl Input {
         }
     }
 
+    /// Keeps the stream open until the server closes it: a server may take an early close for the
+    /// end of the client.
+    pub async fn held(&mut self) {
+        match &mut self.answers {
+            Some(answers) => while let Some(Ok(_)) = answers.next().await {},
+            None => std::future::pending().await,
+        }
+    }
+
     /// Nothing more comes: the command reads the end of its input.
     pub async fn end(&mut self) {
         // A command that has ended meanwhile needs no end of its input.

@@ -1,4 +1,4 @@
-//! `config`: the server's configuration, and whom it trusts.
+//! `config`: the configuration of the server and of instances, and whom the server trusts.
 
 mod trust;
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::command::flags::ResultFormat;
 use crate::command::image::edit::merge_maps;
+use crate::command::instance::{self, Named};
 use crate::context::Context;
 use crate::editor::{EditOptions, Editable, blocking, edit};
 use crate::failure::{Failure, Outcome};
@@ -54,19 +55,34 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
 
 /// Print the value of a key.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  lxd-cli config get images.remote_cache_expiry")]
+#[command(after_help = "Examples:\n  lxd-cli config get images.remote_cache_expiry\n  \
+                           lxd-cli config get web limits.memory")]
 pub(crate) struct Get {
-    /// A remote ("NAME:") if wanted, and the key
-    #[arg(value_name = "REMOTE: | KEY", num_args = 1..=2, required = true)]
+    /// A remote ("NAME:") or an instance if wanted, and the key
+    #[arg(value_name = "[REMOTE:][NAME] KEY", num_args = 1..=2, required = true)]
     words: Vec<String>,
+    /// Also what the instance has from its profiles
+    #[arg(short, long)]
+    expanded: bool,
     #[command(flatten)]
     format: ResultFormat,
 }
 
 impl Get {
     async fn run(&self, context: &Context) -> Outcome {
-        let (server, words) = target(context, &self.words)?;
+        let (target, words) = target(context, &self.words)?;
         let key = one_key(words)?;
+        let server = match target {
+            Target::Server(server) => server,
+            Target::Instance(named) => {
+                let value = instance::config::get(&named, key, self.expanded).await?;
+                let text = format!("{}\n", value.as_deref().unwrap_or_default());
+                return self.format.print(&json!({ "key": key, "value": value }), &text);
+            }
+        };
+        if self.expanded {
+            return Err(Failure::usage("--expanded cannot be used with a server"));
+        }
         let values = server.server().await?.value.config.unwrap_or_default();
         let Some(value) = values.get(key).map(as_text) else {
             check_known(key)?;
@@ -83,10 +99,11 @@ A value of \"-\" is read from standard input.
 
 Examples:
   lxd-cli config set images.remote_cache_expiry=20 images.auto_update_interval=12
-  lxd-cli config set images.compression_algorithm zstd")]
+  lxd-cli config set images.compression_algorithm zstd
+  lxd-cli config set web limits.memory=512MiB environment.TZ=UTC")]
 pub(crate) struct Set {
-    /// A remote ("NAME:") if wanted, and KEY=VALUE pairs or one KEY and its VALUE
-    #[arg(value_name = "REMOTE: | KEY=VALUE", required = true, allow_hyphen_values = true)]
+    /// A remote ("NAME:") or an instance if wanted, and KEY=VALUE pairs or one KEY and its VALUE
+    #[arg(value_name = "[REMOTE:][NAME] KEY=VALUE", required = true, allow_hyphen_values = true)]
     words: Vec<String>,
     #[command(flatten)]
     format: ResultFormat,
@@ -94,7 +111,7 @@ pub(crate) struct Set {
 
 impl Set {
     async fn run(&self, context: &Context) -> Outcome {
-        let (server, words) = target(context, &self.words)?;
+        let (target, words) = target(context, &self.words)?;
         let mut values = pairs(words)?;
         let from_stdin: Vec<_> =
             values.iter().filter(|(_, value)| *value == "-").map(|(key, _)| key.as_str()).collect();
@@ -109,18 +126,25 @@ impl Set {
                 *value = stdin_value().await?;
             }
         }
-        let changes = values.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
-        server.patch_config(changes, None).await?;
+        match target {
+            Target::Server(server) => {
+                let changes =
+                    values.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+                server.patch_config(changes, None).await?;
+            }
+            Target::Instance(named) => instance::config::set(&named, &values).await?,
+        }
         self.format.done(&json!(values))
     }
 }
 
 /// Set a key back to its default.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  lxd-cli config unset images.remote_cache_expiry")]
+#[command(after_help = "Examples:\n  lxd-cli config unset images.remote_cache_expiry\n  \
+                           lxd-cli config unset web limits.memory")]
 pub(crate) struct Unset {
-    /// A remote ("NAME:") if wanted, and the key
-    #[arg(value_name = "REMOTE: | KEY", num_args = 1..=2, required = true)]
+    /// A remote ("NAME:") or an instance if wanted, and the key
+    #[arg(value_name = "[REMOTE:][NAME] KEY", num_args = 1..=2, required = true)]
     words: Vec<String>,
     #[command(flatten)]
     format: ResultFormat,
@@ -128,28 +152,47 @@ pub(crate) struct Unset {
 
 impl Unset {
     async fn run(&self, context: &Context) -> Outcome {
-        let (server, words) = target(context, &self.words)?;
+        let (target, words) = target(context, &self.words)?;
         let key = one_key(words)?;
-        server.patch_config(Values::from([(key.to_owned(), "".into())]), None).await?;
+        match target {
+            Target::Server(server) => {
+                server.patch_config(Values::from([(key.to_owned(), "".into())]), None).await?;
+            }
+            Target::Instance(named) => instance::config::unset(&named, key).await?,
+        }
         self.format.done(&json!({ "key": key, "unset": true }))
     }
 }
 
 /// Show the keys that are set.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  lxd-cli config show\n  lxd-cli config show local: -f json")]
+#[command(
+    after_help = "Examples:\n  lxd-cli config show\n  lxd-cli config show local: -f json\n  \
+                           lxd-cli config show web --expanded"
+)]
 pub(crate) struct Show {
-    /// Which server; the default remote if not given
-    #[arg(value_name = "REMOTE:")]
-    remote: Option<String>,
+    /// An instance, a snapshot or a server; the default remote if not given
+    #[arg(value_name = "[REMOTE:][NAME[/SNAPSHOT]]")]
+    name: Option<String>,
+    /// Also what the instance has from its profiles
+    #[arg(short, long)]
+    expanded: bool,
     #[command(flatten)]
     format: ResultFormat,
 }
 
 impl Show {
     async fn run(&self, context: &Context) -> Outcome {
-        let words: Vec<_> = self.remote.iter().cloned().collect();
-        let server = bare_target(context, &words)?;
+        let server = match bare_target(context, self.name.as_deref())? {
+            Target::Server(server) => server,
+            Target::Instance(named) => {
+                let (object, text) = instance::config::show(&named, self.expanded).await?;
+                return self.format.print(&object, &text);
+            }
+        };
+        if self.expanded {
+            return Err(Failure::usage("--expanded cannot be used with a server"));
+        }
         let values = server.server().await?.value.config.unwrap_or_default();
         let object = json!({ "config": values });
         self.format.print(&object, &yaml(&object)?)
@@ -164,11 +207,12 @@ input. Keys that are missing below \"config:\" go back to their defaults.
 
 Examples:
   lxd-cli config edit
+  lxd-cli config edit web
   lxd-cli config edit --dry-run < new.yaml")]
 pub(crate) struct Edit {
-    /// Which server; the default remote if not given
-    #[arg(value_name = "REMOTE:")]
-    remote: Option<String>,
+    /// An instance or a server; the default remote if not given
+    #[arg(value_name = "[REMOTE:][NAME]")]
+    name: Option<String>,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -176,9 +220,11 @@ pub(crate) struct Edit {
 
 impl Edit {
     async fn run(&self, context: &Context) -> Outcome {
-        let words: Vec<_> = self.remote.iter().cloned().collect();
-        let object = EditableConfig { server: bare_target(context, &words)? };
-        edit(&object, EditOptions { dry_run: self.dry_run, quiet: context.quiet }).await
+        let options = EditOptions { dry_run: self.dry_run, quiet: context.quiet };
+        match bare_target(context, self.name.as_deref())? {
+            Target::Server(server) => edit(&EditableConfig { server }, options).await,
+            Target::Instance(named) => instance::config::edit_whole(&named, options).await,
+        }
     }
 }
 
@@ -240,44 +286,45 @@ struct Edited {
     config: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// The server that the first word names, if it names one, and the words after it.
-fn target<'a>(context: &Context, words: &'a [String]) -> Outcome<(LxdClient, &'a [String])> {
+/// What has a configuration.
+enum Target {
+    Server(LxdClient),
+    Instance(Named),
+}
+
+/// What the first word names, if it names something, and the words after it. As with lxc, it is
+/// no key when it has neither an equals sign nor, after its colon, a dot.
+fn target<'a>(context: &Context, words: &'a [String]) -> Outcome<(Target, &'a [String])> {
     let default = &context.remotes.config.default_remote;
     let Some((first, rest)) = words.split_first() else {
-        return Ok((context.remotes.server(default)?, words));
+        return Ok((Target::Server(context.remotes.server(default)?), words));
     };
     if let Some(remote) = context.remotes.parse_bare(first) {
-        return Ok((context.remotes.server(&remote?)?, rest));
+        return Ok((Target::Server(context.remotes.server(&remote?)?), rest));
     }
-    if let Some((remote, name)) = first.split_once(':')
-        && !first.contains('=')
-        && !name.contains('.')
-    {
-        let reference = context.remotes.parse(first)?;
-        return Err(instance(&format!("{remote}:{}", reference.name)));
+    let after_colon = first.split_once(':').map_or(first.as_str(), |(_, name)| name);
+    if rest.is_empty() || first.contains('=') || after_colon.contains('.') {
+        return Ok((Target::Server(context.remotes.server(default)?), words));
     }
-    Ok((context.remotes.server(default)?, words))
+    Ok((Target::Instance(Named::parse(context, first)?), rest))
 }
 
-/// The server of a command that takes nothing but one.
-fn bare_target(context: &Context, words: &[String]) -> Outcome<LxdClient> {
-    let (server, rest) = target(context, words)?;
-    match rest.first() {
-        None => Ok(server),
-        Some(word) => Err(context.remotes.lacks_colon(word).unwrap_or_else(|| instance(word))),
+/// What a command that takes nothing else was told.
+fn bare_target(context: &Context, word: Option<&str>) -> Outcome<Target> {
+    let reference = context.remotes.parse(word.unwrap_or_default())?;
+    match word {
+        Some(word) if !reference.name.is_empty() => {
+            Ok(Target::Instance(Named::parse(context, word)?))
+        }
+        _ => Ok(Target::Server(context.remotes.server(&reference.remote)?)),
     }
-}
-
-fn instance(name: &str) -> Failure {
-    Failure::usage(format!("\"{name}\": instances are not managed yet, only the server itself"))
-        .hint("A remote ends with a colon.")
 }
 
 fn one_key(words: &[String]) -> Outcome<&str> {
     match words {
         [key] => Ok(key),
         [] => Err(Failure::usage("the key is missing")),
-        [name, ..] => Err(instance(name)),
+        [_, more, ..] => Err(Failure::usage(format!("one word too many: \"{more}\""))),
     }
 }
 

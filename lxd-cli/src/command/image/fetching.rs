@@ -13,7 +13,7 @@ use crate::failure::{Cause, Failure, Outcome};
 use crate::progress::show;
 
 /// A request for an image, without its source and without wishes.
-pub(super) fn request() -> ImagesPost {
+pub(crate) fn request() -> ImagesPost {
     ImagesPost {
         auto_update: false,
         properties: None,
@@ -29,7 +29,7 @@ pub(super) fn request() -> ImagesPost {
 
 /// Waits for an image that a server fetches; `label` is what is shown meanwhile, `what` the same
 /// for a sentence. `size` when it is known.
-pub(super) async fn wait(
+pub(crate) async fn wait(
     context: &Context,
     server: &LxdClient,
     operation: Operation,
@@ -51,7 +51,7 @@ pub(super) async fn wait(
 }
 
 /// A failure of the server; one that only says that a server was not reached is marked as such.
-pub(super) fn classified(error: Error) -> Failure {
+pub(crate) fn classified(error: Error) -> Failure {
     let text = error.to_string();
     let failure = Failure::from(error);
     if is_connection(&text) { failure.because(Cause::Unreachable) } else { failure }
@@ -59,7 +59,7 @@ pub(super) fn classified(error: Error) -> Failure {
 
 /// Whether one server tells that it does not reach the other: no image byte has travelled, and
 /// another way may work. Servers tell it in words only.
-fn is_connection(text: &str) -> bool {
+pub(crate) fn is_connection(text: &str) -> bool {
     const WORDS: &[&str] = &[
         "Unable to connect to",
         "Failed to connect to",
@@ -74,7 +74,7 @@ fn is_connection(text: &str) -> bool {
 }
 
 /// The fingerprint that an operation ended with, or the one that was asked for.
-pub(super) fn result(operation: &Operation, expected: Option<Fingerprint>) -> Outcome<Fingerprint> {
+pub(crate) fn result(operation: &Operation, expected: Option<Fingerprint>) -> Outcome<Fingerprint> {
     let metadata = operation.metadata.as_ref();
     let told = metadata.and_then(|metadata| metadata.get("fingerprint")?.as_str()?.parse().ok());
     told.or(expected).ok_or_else(|| {

@@ -1,12 +1,12 @@
 //! `image`: everything about images.
 
-mod alias;
-mod claims;
-mod copy;
+pub(crate) mod alias;
+pub(crate) mod claims;
+pub(crate) mod copy;
 mod delete;
 pub(crate) mod edit;
 mod export;
-mod fetching;
+pub(crate) mod fetching;
 mod filter;
 mod history;
 mod import;

@@ -1,7 +1,7 @@
 //! `image copy`: one image, or all of a server, to another server.
 
 mod all;
-mod parties;
+pub(crate) mod parties;
 mod pull;
 mod push;
 mod relay;

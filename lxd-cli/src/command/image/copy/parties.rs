@@ -13,25 +13,25 @@ use crate::failure::{Cause, Failure, Outcome};
 
 /// Where images come from.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) name: String,
-    pub(super) remote: Arc<dyn Remote>,
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) remote: Arc<dyn Remote>,
     /// The same as an LXD server that trusts us.
-    pub(super) server: Option<LxdClient>,
+    pub(crate) server: Option<LxdClient>,
     environment: Environment,
 }
 
 /// Where images go.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) name: String,
-    pub(super) server: LxdClient,
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) server: LxdClient,
     spec: RemoteSpec,
     environment: Environment,
 }
 
 impl Source {
-    pub(super) async fn open(context: &Context, name: &str) -> Outcome<Self> {
+    pub(crate) async fn open(context: &Context, name: &str) -> Outcome<Self> {
         let remote = context.remotes.reader(name)?;
         let entry = context.remotes.entry(name)?;
         let mut source = Self {
@@ -57,23 +57,23 @@ impl Source {
         Ok(source)
     }
 
-    pub(super) fn spec(&self) -> &RemoteSpec {
+    pub(crate) fn spec(&self) -> &RemoteSpec {
         self.remote.spec()
     }
 
     /// URLs at which others can reach it, best first.
-    pub(super) fn urls(&self) -> Outcome<Vec<String>> {
+    pub(crate) fn urls(&self) -> Outcome<Vec<String>> {
         urls(self.spec(), &self.environment, &self.name, "source")
     }
 
     /// The certificate by which others know it.
-    pub(super) fn certificate(&self) -> String {
+    pub(crate) fn certificate(&self) -> String {
         certificate(self.spec(), &self.environment)
     }
 }
 
 impl Target {
-    pub(super) async fn open(
+    pub(crate) async fn open(
         context: &Context,
         name: &str,
         project: Option<&str>,
@@ -95,7 +95,15 @@ impl Target {
     }
 
     /// Copying a server onto itself can only be a slip.
-    pub(super) fn refuse_same(&self, source: &Source) -> Outcome {
+    pub(crate) fn refuse_same(&self, source: &Source) -> Outcome {
+        if self.is_same(source) {
+            return Err(Failure::usage("The source and target servers must be different"));
+        }
+        Ok(())
+    }
+
+    /// Whether both are one server and one project of it.
+    pub(crate) fn is_same(&self, source: &Source) -> bool {
         let key = |environment: &Environment| environment.certificate_fingerprint.clone();
         let (ours, theirs) = (key(&self.environment), key(&source.environment));
         let project = |spec: &RemoteSpec| match spec.project.as_str() {
@@ -104,14 +112,11 @@ impl Target {
         };
         let same_place =
             self.spec.address == source.spec().address || (!ours.is_empty() && ours == theirs);
-        if same_place && project(&self.spec) == project(source.spec()) {
-            return Err(Failure::usage("The source and target servers must be different"));
-        }
-        Ok(())
+        same_place && project(&self.spec) == project(source.spec())
     }
 
     /// Whether it has the image already.
-    pub(super) async fn has(&self, fingerprint: &Fingerprint) -> Outcome<bool> {
+    pub(crate) async fn has(&self, fingerprint: &Fingerprint) -> Outcome<bool> {
         match self.server.get_image(&Prefix::from(*fingerprint), None).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
@@ -120,17 +125,17 @@ impl Target {
     }
 
     /// URLs at which others can reach it, best first.
-    pub(super) fn urls(&self) -> Outcome<Vec<String>> {
+    pub(crate) fn urls(&self) -> Outcome<Vec<String>> {
         urls(&self.spec, &self.environment, &self.name, "target")
     }
 
     /// The certificate by which others know it.
-    pub(super) fn certificate(&self) -> String {
+    pub(crate) fn certificate(&self) -> String {
         certificate(&self.spec, &self.environment)
     }
 
     /// The project that images go to.
-    pub(super) fn project(&self) -> String {
+    pub(crate) fn project(&self) -> String {
         self.spec.project.clone()
     }
 }
