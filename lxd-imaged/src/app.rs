@@ -72,6 +72,8 @@ pub struct App {
     pub runtime: Runtime,
     /// Held while an instance is changed.
     pub locks: Locks,
+    /// Cancelled when instances are ended because the daemon ends: they are to start again.
+    pub unwatched: CancellationToken,
     /// Held while an object is read, changed and written back.
     pub edits: tokio::sync::Mutex<()>,
     /// Certificate and names of this server.

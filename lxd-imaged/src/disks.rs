@@ -409,13 +409,16 @@ fn finish_restore(home: &Path) -> Result<()> {
     remove(&fresh).and_then(|()| remove(&old)).map_err(trouble)
 }
 
+/// Makes a directory with exactly these permissions, whatever the daemon's mask.
 fn make(path: &Path, mode: u32) -> Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        outcome => {
-            outcome.map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
+    let make = || {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            outcome => outcome?,
         }
-    }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    make().map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
 }
 
 fn copy(from: &Path, to: &Path, shift: i64, cancel: &CancellationToken) -> Result<()> {

@@ -87,6 +87,8 @@ fn status(error: &Error) -> StatusCode {
         | Error::Config(_)
         | Error::Upload(_)
         | Error::Confined(_)
+        | Error::FingerprintMismatch { .. }
+        | Error::Format(_)
         | Error::Cancelled => StatusCode::BAD_REQUEST,
         Error::Forbidden | Error::Refused(_) => StatusCode::FORBIDDEN,
         Error::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -103,7 +105,6 @@ fn status(error: &Error) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
-        Error::FingerprintMismatch { .. } | Error::Format(_) => StatusCode::BAD_REQUEST,
         // LXD answers 500 for the first six, and clients show the text.
         Error::Ambiguous
         | Error::AmbiguousCertificate

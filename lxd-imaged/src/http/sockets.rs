@@ -40,7 +40,14 @@ async fn carry(
 ) {
     let (mut sink, mut stream) = socket.split();
     let receive = async {
-        while let Some(Ok(message)) = stream.next().await {
+        while let Some(message) = stream.next().await {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => {
+                    tracing::debug!(%error, "a websocket of an operation broke");
+                    break;
+                }
+            };
             let frame = match message {
                 Message::Binary(bytes) => Frame::Data(bytes),
                 Message::Text(text) => Frame::Text(text.to_string()),

@@ -33,7 +33,7 @@ pub(super) async fn find(
     target: &str,
     vm: bool,
 ) -> Outcome<Found> {
-    let want = Want { kind: vm.then_some(InstanceType::VirtualMachine), architecture: None };
+    let want = Want { kind: vm.then_some(InstanceType::VirtualMachine), ..Want::default() };
     let reference = &as_remote(context, reference, target).await?;
     if reference.remote == target {
         let server = context.remotes.server(target)?;

@@ -11,7 +11,7 @@ use lxd_proto::instance::{InstanceName, InstanceStatus};
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::routes;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -296,7 +296,7 @@ fn streams(
 ) -> (JoinHandle<()>, Vec<JoinHandle<()>>) {
     match (io, output) {
         (Io::Pipes { stdin, stdout, stderr }, Some((out, err))) => {
-            let feeding = tokio::spawn(carry_in(input.incoming, stdin));
+            let feeding = tokio::spawn(feed(input, stdin));
             let outputs = vec![
                 tokio::spawn(carry_out(stdout, out.outgoing, exited.clone())),
                 tokio::spawn(carry_out(stderr, err.outgoing, exited.clone())),
@@ -315,6 +315,13 @@ fn streams(
             (feeding, vec![tokio::spawn(carry_out(reader, input.outgoing, all))])
         }
     }
+}
+
+/// Gives the command its input. The websocket stays open meanwhile, although nothing goes back.
+async fn feed(input: Socket, stdin: impl AsyncWrite + Unpin) {
+    let Socket { incoming, outgoing } = input;
+    carry_in(incoming, stdin).await;
+    drop(outgoing);
 }
 
 async fn killed(process: &Process) -> std::io::Result<i32> {

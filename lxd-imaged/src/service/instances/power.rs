@@ -88,8 +88,8 @@ pub fn set_state(
                 Action::Start => start(&task, caller, &name).await,
                 Action::Stop => stop(&task, caller, &name, end).await,
                 Action::Restart => restart(&task, caller, &name, end).await,
-                Action::Freeze => freeze(&task, caller, &name).await,
-                Action::Unfreeze => unfreeze(&task, caller, &name).await,
+                Action::Freeze => freeze(&task, caller, &name),
+                Action::Unfreeze => unfreeze(&task, caller, &name),
             }
         };
         tokio::select! {
@@ -253,7 +253,7 @@ async fn restart(
     Ok(())
 }
 
-async fn freeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) -> Result<()> {
+fn freeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) -> Result<()> {
     match runtime::status(app, name) {
         InstanceStatus::Running => {}
         InstanceStatus::Frozen => {
@@ -266,7 +266,7 @@ async fn freeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) ->
     Ok(())
 }
 
-async fn unfreeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) -> Result<()> {
+fn unfreeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) -> Result<()> {
     if runtime::status(app, name) != InstanceStatus::Frozen {
         return Err(Error::BadRequest("The instance isn't frozen".into()));
     }
@@ -309,12 +309,13 @@ fn ran(record: &InstanceRecord) -> bool {
 fn watch(app: &Arc<App>, name: &InstanceName) {
     let (app, name) = (app.clone(), name.clone());
     tokio::spawn(async move {
-        let shutdown = app.shutdown.clone();
+        let (shutdown, unwatched) = (app.shutdown.clone(), app.unwatched.clone());
         let Ok(watched) = runtime::named(&name) else { return };
         loop {
             let ended = tokio::select! {
                 ended = app.runtime.watch(&watched) => ended,
                 () = shutdown.cancelled() => return,
+                () = unwatched.cancelled() => return,
             };
             if let Err(error) = ended {
                 tracing::warn!(instance = %name, %error, "cannot watch a running instance");
@@ -375,6 +376,7 @@ pub async fn recover(app: &Arc<App>) {
 /// Ends all instances, for the end of the machine or of the daemon for good. They start again
 /// with the daemon.
 pub async fn stop_all(app: &Arc<App>) {
+    app.unwatched.cancel();
     let all = app.catalog.instances.all();
     let running: Vec<_> = all
         .iter()
