@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{self as kernel, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{self as kernel, FileType, SeekFrom};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::ids::Shift;
 use super::tree::{Node, Tree};
 use super::walk::{Item, Walk};
+use super::{Error, open_dir};
 
 /// How much of a file is copied between two looks at whether the copy was called off.
 const STEP: usize = 16 << 20;
@@ -44,10 +44,7 @@ pub fn copy(
     shift: i64,
     cancel: &CancellationToken,
 ) -> Result<Copied, Error> {
-    let open = |path: &Path| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        kernel::open(path, flags, Mode::empty()).map_err(|errno| Error::read(path, errno))
-    };
+    let open = |path: &Path| open_dir(path).map_err(|errno| Error::read(path, errno));
     let source = open(from)?;
     let (Some(above), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(Error::read(to, Errno::INVAL));

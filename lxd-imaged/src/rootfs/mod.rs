@@ -3,18 +3,22 @@
 mod copy;
 mod ids;
 mod pack;
+mod squashfs;
 pub mod templates;
 mod tree;
 mod unpack;
 mod walk;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use lxd_proto::format::FormatError;
+use rustix::fs::{Mode, OFlags};
 
 pub use copy::{Copied, copy};
 pub use pack::{Packed, pack};
+pub use squashfs::pack_squashfs;
 pub use unpack::{Source, Unpacked, unpack};
 
 /// Why a root file system can't be unpacked, copied or packed.
@@ -63,6 +67,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A program that was called has failed.
+    #[error("{name}: {reason}")]
+    Program {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The work was called off.
     #[error("cancelled")]
     Cancelled,
@@ -93,6 +105,12 @@ impl Error {
     fn write(name: &[u8], source: impl Into<io::Error>) -> Self {
         Self::Write { name: quoted(name), source: source.into() }
     }
+}
+
+/// Opens a directory of ours.
+fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// A name that a stranger chose, fit to be shown: quoted, control characters escaped, cut.

@@ -13,13 +13,13 @@ use lxd_proto::format::{
 };
 use lxd_proto::metadata::Metadata;
 use lxd_proto::remote::Progress;
-use rustix::fs::{self as kernel, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{self as kernel, FileType, SeekFrom};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::ids::Shift;
 use super::walk::{Item, Walk};
+use super::{Error, open_dir};
 
 /// How much goes from the reading thread to the writing one at once, and how many pieces of it
 /// there are.
@@ -57,10 +57,41 @@ pub fn pack(
     templates: &Path,
     root: &Path,
     shift: u32,
+    out: impl Write,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Packed, Error> {
+    let image = Image { metadata, templates, root, shift, holes: Holes::Kept };
+    stream(image, out, progress, cancel)
+}
+
+/// What is packed.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    pub(super) metadata: &'a [u8],
+    pub(super) templates: &'a Path,
+    pub(super) root: &'a Path,
+    pub(super) shift: u32,
+    pub(super) holes: Holes,
+}
+
+/// What becomes of holes in files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holes {
+    /// They are left out.
+    Kept,
+    /// They are written as zeros.
+    Filled,
+}
+
+/// Streams an image to `out`, as [`pack`] does.
+pub(super) fn stream(
+    image: Image<'_>,
     mut out: impl Write,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Packed, Error> {
+    let Image { metadata, templates, root, shift, holes } = image;
     let created = Metadata::parse(metadata).map_err(FormatError::from)?.creation_date;
     let root = open_dir(root).map_err(|errno| Error::read(root, errno))?;
     let templates = match open_dir(templates) {
@@ -77,6 +108,7 @@ pub fn pack(
                 packed: Packed::default(),
                 shift: Shift(-i64::from(shift)),
                 created,
+                holes,
             };
             packer.run(metadata, root, templates).map(|()| packer.packed)
         });
@@ -91,11 +123,6 @@ pub fn pack(
         written.map_err(|source| Error::Output { source })?;
         read
     })
-}
-
-fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    kernel::open(path, flags, Mode::empty())
 }
 
 /// Bytes on their way to the writer.
@@ -184,6 +211,7 @@ struct Packer<'a> {
     shift: Shift,
     /// When the image was made: the time of what has none of its own.
     created: i64,
+    holes: Holes,
 }
 
 impl Packer<'_> {
@@ -265,7 +293,9 @@ impl Packer<'_> {
             return self.entry(name, EntryKind::File, b"", 0, attributes);
         }
         let file = walk.open(item)?;
-        if let Some(fragments) = fragments(&file, item) {
+        if self.holes == Holes::Kept
+            && let Some(fragments) = fragments(&file, item)
+        {
             let entry =
                 Entry { name, link: b"", kind: EntryKind::File, size, sparse: true, attributes };
             self.packed.entries += 1;

@@ -3,3 +3,4 @@
 mod archive;
 mod hostile;
 mod round_trip;
+mod squash;

@@ -13,11 +13,10 @@ use lxd_proto::format::{
 };
 use lxd_proto::metadata::Metadata;
 use lxd_proto::remote::Progress;
-use rustix::fs::{self as kernel, Mode, OFlags};
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::tree::{NewFile, Node, Tree};
+use super::{Error, open_dir, squashfs};
 
 /// How much is read of an image file at once.
 const READ: usize = 256 << 10;
@@ -86,10 +85,9 @@ fn unpack_all(
     let len = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
     progress.set_total(len(&head) + rootfs.as_ref().map_or(0, |(_, file)| len(file)));
 
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = kernel::open(into, flags, Mode::empty()).map_err(|errno| Error::read(into, errno))?;
+    let dir = open_dir(into).map_err(|errno| Error::read(into, errno))?;
     let root = dir.try_clone().map_err(|source| Error::read(into, source))?;
-    let mut job = Job { tree: Tree::new(root), progress, cancel };
+    let mut job = Job { tree: Tree::new(root), into, progress, cancel };
     let role = if rootfs.is_some() { Role::Metadata } else { Role::Unified };
     let mut extracted = job.file(source.head, head, role)?;
     if let Some((path, file)) = rootfs {
@@ -98,7 +96,7 @@ fn unpack_all(
         extracted.unpacked_bytes += second.unpacked_bytes;
     }
     job.tree.finish_rootfs()?;
-    kernel::syncfs(&dir).map_err(|errno| Error::read(into, errno))?;
+    rustix::fs::syncfs(&dir).map_err(|errno| Error::read(into, errno))?;
     let metadata = extracted.metadata.ok_or(lxd_proto::format::FormatError::MissingMetadata)?;
     Ok(Unpacked {
         metadata,
@@ -110,7 +108,7 @@ fn unpack_all(
 
 /// Removes what an unpacking that failed has left. What can't be removed is left to the sweep.
 fn clear(into: &Path) {
-    for name in ["rootfs", "templates"] {
+    for name in ["rootfs", "templates", squashfs::ASIDE] {
         let _ = std::fs::remove_dir_all(into.join(name));
     }
     let _ = std::fs::remove_file(into.join("metadata.yaml"));
@@ -118,6 +116,7 @@ fn clear(into: &Path) {
 
 struct Job<'a> {
     tree: Tree,
+    into: &'a Path,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
 }
@@ -138,7 +137,10 @@ impl Job<'_> {
         match FileType::detect(&head).ok_or(unknown)? {
             FileType::Tar(compression) => self.tar(path, file, head, compression, role),
             FileType::Qcow2 => Err(Error::VirtualMachine),
-            FileType::Squashfs => Err(Error::VirtualMachine),
+            FileType::Squashfs => {
+                let Self { into, progress, cancel, .. } = *self;
+                squashfs::unpack(path, &file, &head, role, into, progress, cancel)
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
@@ -62,9 +62,18 @@ struct Level {
 /// The first names of files that have several.
 #[derive(Debug, Default)]
 struct Linked {
-    first: HashMap<(u64, u64), (Rc<[u8]>, Vec<u8>, u64)>,
+    first: HashMap<(u64, u64), FirstName>,
     dir: Option<Rc<[u8]>>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct FirstName {
+    /// With its slash; shared by all that are in it.
+    dir: Rc<[u8]>,
+    name: Vec<u8>,
+    /// How many other names are still to come.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -151,10 +160,8 @@ impl Walk {
         keep: fn(&[u8]) -> bool,
     ) -> Result<Attributes, Error> {
         let stat = &item.stat;
-        let xattrs = self
-            .xattrs
-            .read(item.found.as_fd(), shift, keep)
-            .map_err(|errno| Error::look(&self.path, errno))?;
+        let xattrs =
+            self.xattrs.read(item, shift, keep).map_err(|errno| Error::look(&self.path, errno))?;
         Ok(Attributes {
             mode: stat.st_mode & 0o7777,
             uid: shift.id(stat.st_uid),
@@ -165,6 +172,19 @@ impl Walk {
             },
             xattrs,
         })
+    }
+
+    /// The names of those attributes of an item that `keep` chooses.
+    pub(super) fn xattr_names(
+        &mut self,
+        item: &Item,
+        keep: fn(&[u8]) -> bool,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let xattrs = self
+            .xattrs
+            .read(item, Shift(0), keep)
+            .map_err(|errno| Error::look(&self.path, errno))?;
+        Ok(xattrs.into_iter().map(|(name, _)| name).collect())
     }
 
     /// Opens the last item, a regular file, for reading.
@@ -232,6 +252,11 @@ impl Item {
         Ok(Self { found, stat, kind: FileType::from_raw_mode(stat.st_mode) })
     }
 
+    /// A path to the thing itself, also when it is a link, for as long as this is open.
+    pub(super) fn place(&self) -> String {
+        format!("/proc/self/fd/{}", self.found.as_raw_fd())
+    }
+
     /// The size of a file.
     pub(super) fn size(&self) -> u64 {
         u64::try_from(self.stat.st_size).unwrap_or_default()
@@ -241,11 +266,11 @@ impl Item {
 impl Linked {
     fn earlier(&mut self, path: &[u8], stat: &Stat) -> Result<Option<Vec<u8>>, Error> {
         let id = (stat.st_dev, stat.st_ino);
-        if let Some((dir, name, left)) = self.first.get_mut(&id) {
-            let earlier = [&dir[..], &name[..]].concat();
-            *left -= 1;
-            if *left == 0 {
-                self.bytes = self.bytes.saturating_sub(name.len() + dir.len());
+        if let Some(first) = self.first.get_mut(&id) {
+            let earlier = [&first.dir[..], &first.name[..]].concat();
+            first.left -= 1;
+            if first.left == 0 {
+                self.bytes = self.bytes.saturating_sub(earlier.len());
                 self.first.remove(&id);
             }
             return Ok(Some(earlier));
@@ -263,7 +288,8 @@ impl Linked {
             let reason = std::io::Error::other("there are too many files with several names");
             return Err(Error::look(path, reason));
         }
-        self.first.insert(id, (dir, name.to_vec(), u64::from(stat.st_nlink) - 1));
+        let name = name.to_vec();
+        self.first.insert(id, FirstName { dir, name, left: stat.st_nlink - 1 });
         Ok(None)
     }
 }
@@ -272,12 +298,11 @@ impl XattrBuffer {
     /// The attributes of what a descriptor stands for, in order of their names.
     fn read(
         &mut self,
-        found: BorrowedFd<'_>,
+        item: &Item,
         shift: Shift,
         keep: fn(&[u8]) -> bool,
     ) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        // Leads to the thing itself, also when that is a link.
-        let place = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let place = item.place();
         let len = match fs::listxattr(&place, &mut self.names[..]) {
             Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
             result => result?,

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lxd_proto::remote::Progress;
 use tokio_util::sync::CancellationToken;
 
 use crate::rootfs::{Error, Source, Unpacked, unpack};
 
 /// A `metadata.yaml` that is good.
-const METADATA: &[u8] = b"architecture: amd64\ncreation_date: 1424284563\n";
+pub(super) const METADATA: &[u8] = b"architecture: amd64\ncreation_date: 1424284563\n";
 
 #[derive(Default)]
 pub(super) struct Archive {
@@ -145,7 +146,7 @@ impl Place {
         let head = &self.path("image");
         let cancel = CancellationToken::new();
         let result =
-            unpack(Source { head, rootfs }, &self.path("tree"), &Default::default(), &cancel);
+            unpack(Source { head, rootfs }, &self.path("tree"), &Progress::default(), &cancel);
         self.untouched();
         result
     }

@@ -8,32 +8,32 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use lxd_proto::format::{Compression, Compressor};
+use lxd_proto::remote::Progress;
 use rustix::fs::{FileType, Mode, XattrFlags};
 use tokio_util::sync::CancellationToken;
 
+use super::archive::METADATA;
 use crate::rootfs::{Copied, Error, Source, copy, pack, unpack};
 
-const METADATA: &[u8] = b"architecture: amd64\ncreation_date: 1424284563\n";
-
-/// cap_net_raw=ep, as ping has it; for the machine's root.
+/// `cap_net_raw=ep`, as ping has it; for the machine's root.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// What one entry is, but for where it is on the disk.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    mode: u32,
-    owner: (u32, u32),
-    device: u64,
-    mtime: i64,
-    links: u64,
-    content: Vec<u8>,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+pub(super) struct Seen {
+    pub(super) mode: u32,
+    pub(super) owner: (u32, u32),
+    pub(super) device: u64,
+    pub(super) mtime: i64,
+    pub(super) links: u64,
+    pub(super) content: Vec<u8>,
+    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first of the names of the same file.
-    first: PathBuf,
-    is_sparse: bool,
+    pub(super) first: PathBuf,
+    pub(super) is_sparse: bool,
 }
 
-fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(super) fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut first = BTreeMap::new();
     let mut waiting = vec![PathBuf::new()];
@@ -90,7 +90,7 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
     seen
 }
 
-fn set(path: &Path, name: &str, value: &[u8]) {
+pub(super) fn set(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 
@@ -111,7 +111,7 @@ fn acl(user: u32) -> Vec<u8> {
 }
 
 /// Everything there is; owners are `base` and up.
-fn furnish(root: &Path, base: u32) {
+pub(super) fn furnish(root: &Path, base: u32) {
     let at = |name: &str| root.join(name);
     let node = |name: &str, kind, device| {
         let dir = fs::File::open(root).unwrap();
@@ -176,7 +176,7 @@ fn furnish(root: &Path, base: u32) {
 fn pack_to(root: &Path, templates: &Path, shift: u32) -> Vec<u8> {
     let mut out = Vec::new();
     let cancel = CancellationToken::new();
-    pack(METADATA, templates, root, shift, &mut out, &Default::default(), &cancel).unwrap();
+    pack(METADATA, templates, root, shift, &mut out, &Progress::default(), &cancel).unwrap();
     out
 }
 
@@ -185,7 +185,7 @@ fn unpack_to(image: &[u8], into: &Path) {
     fs::write(&file, image).unwrap();
     fs::create_dir(into).unwrap();
     let source = Source { head: &file, rootfs: None };
-    let unpacked = unpack(source, into, &Default::default(), &CancellationToken::new()).unwrap();
+    let unpacked = unpack(source, into, &Progress::default(), &CancellationToken::new()).unwrap();
     assert_eq!(unpacked.dropped_xattrs, 0);
 }
 
@@ -293,16 +293,16 @@ fn work_that_is_called_off_leaves_nothing() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let source = Source { head: &at("image"), rootfs: None };
-    let unpacked = unpack(source, &at("tree"), &Default::default(), &cancel);
+    let unpacked = unpack(source, &at("tree"), &Progress::default(), &cancel);
     assert!(matches!(unpacked, Err(Error::Cancelled)));
     assert_eq!(fs::read_dir(at("tree")).unwrap().count(), 0);
     let packed =
-        pack(METADATA, &at("none"), &at("root"), 0, &mut Vec::new(), &Default::default(), &cancel);
+        pack(METADATA, &at("none"), &at("root"), 0, &mut Vec::new(), &Progress::default(), &cancel);
     assert!(matches!(packed, Err(Error::Cancelled)));
     // A writer that fails is the reason, and the reader ends.
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let cancel = CancellationToken::new();
-    let packed = pack(METADATA, &at("none"), &at("root"), 0, full, &Default::default(), &cancel);
+    let packed = pack(METADATA, &at("none"), &at("root"), 0, full, &Progress::default(), &cancel);
     assert!(matches!(packed, Err(Error::Output { .. })), "{packed:?}");
 }
 
