@@ -420,6 +420,62 @@ async fn a_new_version_takes_the_aliases_and_keeps_what_a_person_decided() {
 }
 
 #[tokio::test]
+async fn what_a_person_made_private_stays_so_whoever_refreshes_an_older_version() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.copy(&server, "debian", Wish { public: true, ..following() }).await.unwrap();
+    server.add("debian", &second);
+    assert!(follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap());
+    let hide =
+        ImagePatch { public: Some(false), auto_update: Some(false), ..ImagePatch::default() };
+    images::patch(daemon.app(), &root(), &prefix(&second), None, hide).await.unwrap();
+
+    let error = follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap_err();
+    assert!(error.to_string().contains(&second.fingerprint().to_string()), "{error}");
+    let now = daemon.get(&second.fingerprint()).unwrap();
+    assert!(!now.image.public && !now.image.auto_update, "{}", now.json);
+    assert!(daemon.get(&first.fingerprint()).unwrap().image.refresh.is_none());
+
+    // Nor does the way back show what is hidden now.
+    let back = lineage::rollback(daemon.app(), &root(), &prefix(&second)).await.unwrap();
+    assert!(back.image.fingerprint == first.fingerprint() && !back.image.public, "{}", back.json);
+}
+
+#[tokio::test]
+async fn a_private_image_stays_private_when_it_turns_out_to_be_a_new_version() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first), ("other", &second)]);
+    let daemon = Daemon::new(&[&server]).await;
+    let names = |name: &str| vec![(name.try_into_name(), String::new())];
+    let shown = Wish { public: true, aliases: names("shown"), ..following() };
+    daemon.copy(&server, "debian", shown).await.unwrap();
+    let own = Wish { aliases: names("staging"), ..Wish::default() };
+    daemon.copy(&server, "other", own).await.unwrap();
+    server.add("debian", &second);
+    assert!(follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap());
+    assert!(!daemon.get(&second.fingerprint()).unwrap().image.public);
+    assert!(daemon.app().catalog.alias(Viewer::Stranger, "staging").is_err());
+    assert_eq!(daemon.target("shown"), second.fingerprint());
+}
+
+#[tokio::test]
+async fn two_refreshes_at_once_are_one_and_change_nothing_after_it() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.copy(&server, "debian", following()).await.unwrap();
+    server.add("debian", &second);
+    let (fingerprint, follow) = (first.fingerprint(), silent());
+    let refresh = || follow::refresh(daemon.app(), &fingerprint, &follow);
+    let (one, other) = tokio::join!(refresh(), refresh());
+    assert!(one.unwrap() && other.unwrap());
+    let history = lineage::history(daemon.app(), &root(), &prefix(&second)).unwrap();
+    let replaced: Vec<_> = history.iter().map(|version| version.replaced_at.is_some()).collect();
+    assert_eq!(replaced, [false, true]);
+}
+
+#[tokio::test]
 async fn after_a_rollback_only_a_third_version_is_taken() {
     let (first, second, third) = (unified("1"), unified("2"), unified("3"));
     let server = Fake::with(&[("debian", &first)]);
