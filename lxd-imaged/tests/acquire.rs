@@ -260,7 +260,8 @@ async fn an_image_that_is_no_image_is_refused() {
     let image = Made::of_bytes(b"neither tar nor squashfs".to_vec());
     let server = Fake::with(&[("a", &image)]);
     let daemon = Daemon::new(&[&server]).await;
-    daemon.copy(&server, "a", Wish::default()).await.unwrap_err();
+    let error = daemon.copy(&server, "a", Wish::default()).await.unwrap_err();
+    assert!(error.to_string().contains("https://images.example"), "it names who sent it: {error}");
     assert!(daemon.files("partial").is_empty() && daemon.files("blobs").is_empty());
 }
 
@@ -302,6 +303,40 @@ async fn only_the_last_callers_cancel_ends_a_download_and_the_next_one_goes_on()
     server.go_on();
     daemon.copy(&server, "a", Wish::default()).await.unwrap();
     assert!(server.bytes_sent() <= image.size() + (1 << 20), "{}", server.bytes_sent());
+    assert!(!daemon.app().pulls.is_running(&image.fingerprint()));
+}
+
+#[tokio::test]
+async fn who_joins_another_origins_download_shares_neither_its_failure_nor_its_description() {
+    let image = unified(&"x".repeat(2 << 20));
+    let bad = Fake::at("https://bad.example", &[("a", &image)]);
+    let good = Fake::at("https://good.example", &[("a", &image)]);
+    bad.property("note", "from the bad one");
+    good.property("note", "from the good one");
+    let gate = bad.stop_after(1 << 20);
+    bad.cut_after(1_500_000);
+    let daemon = Daemon::new(&[&bad, &good]).await;
+    let begin = |server: &Fake| {
+        let (app, source) = (daemon.app().clone(), source(server, "a"));
+        let told = Arc::new(tokio::sync::Notify::new());
+        let tell = told.clone();
+        let cancel = CancellationToken::new();
+        let follow = Follow { cancel, tell: Arc::new(move |_| tell.notify_one()) };
+        let copy = async move { acquire::copy(&app, &source, &following(), &follow).await };
+        (tokio::spawn(copy), told)
+    };
+    let (first, told) = begin(&bad);
+    told.notified().await;
+    let (second, told) = begin(&good);
+    told.notified().await;
+    assert_eq!(good.downloads(), 0, "one download serves both");
+    gate.notify_one();
+    assert!(first.await.unwrap().unwrap_err().to_string().contains("bad.example"));
+    let (entry, _) = second.await.unwrap().unwrap();
+    assert_eq!(entry.image.properties["note"], "from the good one");
+    assert_eq!(entry.image.update_source.as_ref().unwrap().server, "https://good.example");
+    assert_eq!(entry.origin.as_ref().unwrap().properties["note"], "from the good one");
+    assert_eq!(bad.bytes_sent() + good.bytes_sent(), image.size(), "what was there was kept");
     assert!(!daemon.app().pulls.is_running(&image.fingerprint()));
 }
 

@@ -18,7 +18,7 @@ use lxd_proto::remote::{self, Remote, RemoteSpec};
 use lxd_proto::time;
 use uuid::Uuid;
 
-use super::record::{self, Arrived};
+use super::record::{self, Arrived, Described};
 use super::{Follow, Found, Source, asked, by_itself, config_number, find, info, origins, pulls};
 use crate::app::App;
 use crate::catalog::{Entry, Viewer};
@@ -284,8 +284,7 @@ async fn update(
             Some(image) => image,
             None => asked(app, follow, info(&**remote, &found.fingerprint, None)).await?,
         };
-        let joined = pulls::fetch(app, remote, &image, None).await?;
-        let arrived = joined.wait(follow).await?;
+        let (joined, arrived) = pulls::fetch(app, remote, &image, None, follow).await?;
         // Strangers do not see an image before that: the aliases would be gone for them.
         if let Err(error) = asked(app, follow, arrived.wait_for_check()).await {
             if matches!(error, Error::Format(_)) {
@@ -351,7 +350,8 @@ async fn replace_by_arrived(
         let from_origin = replaced(app, &old, lineage.unwrap_or_default());
         Change::Replace(Box::new(Replacement { from: *from, from_origin, to: new }))
     };
-    let entry = record::insert_with(app, arrived, make, commit).await?;
+    let described = Described { image: remote_image.clone(), whole: true };
+    let entry = record::insert_with(app, arrived, &described, make, commit).await?;
     drop(edits);
     if let Some(entry) = entry {
         return Ok(entry);
