@@ -260,7 +260,8 @@ async fn an_image_that_is_no_image_is_refused() {
     let image = Made::of_bytes(b"neither tar nor squashfs".to_vec());
     let server = Fake::with(&[("a", &image)]);
     let daemon = Daemon::new(&[&server]).await;
-    daemon.copy(&server, "a", Wish::default()).await.unwrap_err();
+    let error = daemon.copy(&server, "a", Wish::default()).await.unwrap_err();
+    assert!(error.to_string().contains("https://images.example"), "it names who sent it: {error}");
     assert!(daemon.files("partial").is_empty() && daemon.files("blobs").is_empty());
 }
 
@@ -302,6 +303,40 @@ async fn only_the_last_callers_cancel_ends_a_download_and_the_next_one_goes_on()
     server.go_on();
     daemon.copy(&server, "a", Wish::default()).await.unwrap();
     assert!(server.bytes_sent() <= image.size() + (1 << 20), "{}", server.bytes_sent());
+    assert!(!daemon.app().pulls.is_running(&image.fingerprint()));
+}
+
+#[tokio::test]
+async fn who_joins_another_origins_download_shares_neither_its_failure_nor_its_description() {
+    let image = unified(&"x".repeat(2 << 20));
+    let bad = Fake::at("https://bad.example", &[("a", &image)]);
+    let good = Fake::at("https://good.example", &[("a", &image)]);
+    bad.property("note", "from the bad one");
+    good.property("note", "from the good one");
+    let gate = bad.stop_after(1 << 20);
+    bad.cut_after(1_500_000);
+    let daemon = Daemon::new(&[&bad, &good]).await;
+    let begin = |server: &Fake| {
+        let (app, source) = (daemon.app().clone(), source(server, "a"));
+        let told = Arc::new(tokio::sync::Notify::new());
+        let tell = told.clone();
+        let cancel = CancellationToken::new();
+        let follow = Follow { cancel, tell: Arc::new(move |_| tell.notify_one()) };
+        let copy = async move { acquire::copy(&app, &source, &following(), &follow).await };
+        (tokio::spawn(copy), told)
+    };
+    let (first, told) = begin(&bad);
+    told.notified().await;
+    let (second, told) = begin(&good);
+    told.notified().await;
+    assert_eq!(good.downloads(), 0, "one download serves both");
+    gate.notify_one();
+    assert!(first.await.unwrap().unwrap_err().to_string().contains("bad.example"));
+    let (entry, _) = second.await.unwrap().unwrap();
+    assert_eq!(entry.image.properties["note"], "from the good one");
+    assert_eq!(entry.image.update_source.as_ref().unwrap().server, "https://good.example");
+    assert_eq!(entry.origin.as_ref().unwrap().properties["note"], "from the good one");
+    assert_eq!(bad.bytes_sent() + good.bytes_sent(), image.size(), "what was there was kept");
     assert!(!daemon.app().pulls.is_running(&image.fingerprint()));
 }
 
@@ -417,6 +452,62 @@ async fn a_new_version_takes_the_aliases_and_keeps_what_a_person_decided() {
     assert_eq!(versions, [third.fingerprint(), second.fingerprint()]);
     assert!(history[0].replaced_at.is_none() && history[1].replaced_at.is_some());
     assert_eq!(daemon.target("a"), third.fingerprint());
+}
+
+#[tokio::test]
+async fn what_a_person_made_private_stays_so_whoever_refreshes_an_older_version() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.copy(&server, "debian", Wish { public: true, ..following() }).await.unwrap();
+    server.add("debian", &second);
+    assert!(follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap());
+    let hide =
+        ImagePatch { public: Some(false), auto_update: Some(false), ..ImagePatch::default() };
+    images::patch(daemon.app(), &root(), &prefix(&second), None, hide).await.unwrap();
+
+    let error = follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap_err();
+    assert!(error.to_string().contains(&second.fingerprint().to_string()), "{error}");
+    let now = daemon.get(&second.fingerprint()).unwrap();
+    assert!(!now.image.public && !now.image.auto_update, "{}", now.json);
+    assert!(daemon.get(&first.fingerprint()).unwrap().image.refresh.is_none());
+
+    // Nor does the way back show what is hidden now.
+    let back = lineage::rollback(daemon.app(), &root(), &prefix(&second)).await.unwrap();
+    assert!(back.image.fingerprint == first.fingerprint() && !back.image.public, "{}", back.json);
+}
+
+#[tokio::test]
+async fn a_private_image_stays_private_when_it_turns_out_to_be_a_new_version() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first), ("other", &second)]);
+    let daemon = Daemon::new(&[&server]).await;
+    let names = |name: &str| vec![(name.try_into_name(), String::new())];
+    let shown = Wish { public: true, aliases: names("shown"), ..following() };
+    daemon.copy(&server, "debian", shown).await.unwrap();
+    let own = Wish { aliases: names("staging"), ..Wish::default() };
+    daemon.copy(&server, "other", own).await.unwrap();
+    server.add("debian", &second);
+    assert!(follow::refresh(daemon.app(), &first.fingerprint(), &silent()).await.unwrap());
+    assert!(!daemon.get(&second.fingerprint()).unwrap().image.public);
+    assert!(daemon.app().catalog.alias(Viewer::Stranger, "staging").is_err());
+    assert_eq!(daemon.target("shown"), second.fingerprint());
+}
+
+#[tokio::test]
+async fn two_refreshes_at_once_are_one_and_change_nothing_after_it() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.copy(&server, "debian", following()).await.unwrap();
+    server.add("debian", &second);
+    let (fingerprint, follow) = (first.fingerprint(), silent());
+    let refresh = || follow::refresh(daemon.app(), &fingerprint, &follow);
+    let (one, other) = tokio::join!(refresh(), refresh());
+    assert!(one.unwrap() && other.unwrap());
+    let history = lineage::history(daemon.app(), &root(), &prefix(&second)).unwrap();
+    let replaced: Vec<_> = history.iter().map(|version| version.replaced_at.is_some()).collect();
+    assert_eq!(replaced, [false, true]);
 }
 
 #[tokio::test]

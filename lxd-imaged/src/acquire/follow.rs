@@ -18,7 +18,7 @@ use lxd_proto::remote::{self, Remote, RemoteSpec};
 use lxd_proto::time;
 use uuid::Uuid;
 
-use super::record::{self, Arrived};
+use super::record::{self, Arrived, Described};
 use super::{Follow, Found, Source, asked, by_itself, config_number, find, info, origins, pulls};
 use crate::app::App;
 use crate::catalog::{Entry, Viewer};
@@ -84,8 +84,12 @@ pub fn source_of(entry: &Entry) -> Result<Source> {
 
 /// Asks the origin of one image now, whether or not it is kept current, and takes a newer version
 /// in its place; tells whether there was one. What the check found is recorded.
+///
+/// # Errors
+/// [`Error::BadRequest`] for a replaced version names the current one, which is to be refreshed.
 pub async fn refresh(app: &Arc<App>, fingerprint: &Fingerprint, follow: &Follow) -> Result<bool> {
     let entry = app.catalog.get(fingerprint).ok_or(IMAGE_NOT_FOUND)?;
+    must_be_current(app, &entry)?;
     let source = source_of(&entry)?;
     let remote = origins::connect(app, &source.remote)?;
     let outcome = async {
@@ -102,6 +106,28 @@ pub async fn refresh(app: &Arc<App>, fingerprint: &Fingerprint, follow: &Follow)
         Err(error) => record_checks(app, vec![(entry, error.to_string())]).await?,
     }
     outcome
+}
+
+/// Refuses a replaced version: what came after it is no news, and has settings of its own.
+fn must_be_current(app: &App, entry: &Entry) -> Result<()> {
+    if entry.is_current() {
+        return Ok(());
+    }
+    let fingerprint = entry.image.fingerprint.short();
+    let mut images = app.catalog.images(Viewer::Trusted, None).into_iter();
+    let current = images.find(|other| same_lineage(other, entry));
+    Err(Error::BadRequest(match current {
+        Some(current) => {
+            let current = current.image.fingerprint;
+            format!("image {fingerprint} has been replaced by {current}; refresh that one")
+        }
+        None => format!("image {fingerprint} is a replaced version, which is not refreshed"),
+    }))
+}
+
+fn same_lineage(one: &Entry, other: &Entry) -> bool {
+    let lineage = |entry: &Entry| entry.origin.as_ref().map(|origin| origin.lineage.clone());
+    lineage(one).is_some_and(|one| !one.is_empty() && Some(one) == lineage(other))
 }
 
 /// What an origin is asked for: an alias, and which of the images under it.
@@ -258,8 +284,7 @@ async fn update(
             Some(image) => image,
             None => asked(app, follow, info(&**remote, &found.fingerprint, None)).await?,
         };
-        let joined = pulls::fetch(app, remote, &image, None).await?;
-        let arrived = joined.wait(follow).await?;
+        let (joined, arrived) = pulls::fetch(app, remote, &image, None, follow).await?;
         // Strangers do not see an image before that: the aliases would be gone for them.
         if let Err(error) = asked(app, follow, arrived.wait_for_check()).await {
             if matches!(error, Error::Format(_)) {
@@ -301,7 +326,13 @@ async fn replace_by_arrived(
 ) -> Result<Arc<Entry>> {
     // Edits wait: what a person changes now is either kept or made to the new version.
     let edits = app.edits.lock().await;
+    if let Some(here) = app.catalog.get(&remote_image.fingerprint) {
+        // Somebody has copied it meanwhile, or refreshed the same image.
+        drop(edits);
+        return replace_by(app, from, &here, None).await;
+    }
     let old = app.catalog.get(from).ok_or_else(deleted)?;
+    must_be_current(app, &old)?;
     let make = |image: Image, placed: &Placed| {
         let origin = successor(app, &old, remote_image.properties.clone());
         Ok(NewImage {
@@ -319,7 +350,8 @@ async fn replace_by_arrived(
         let from_origin = replaced(app, &old, lineage.unwrap_or_default());
         Change::Replace(Box::new(Replacement { from: *from, from_origin, to: new }))
     };
-    let entry = record::insert_with(app, arrived, make, commit).await?;
+    let described = Described { image: remote_image.clone(), whole: true };
+    let entry = record::insert_with(app, arrived, &described, make, commit).await?;
     drop(edits);
     if let Some(entry) = entry {
         return Ok(entry);
@@ -330,6 +362,9 @@ async fn replace_by_arrived(
 }
 
 /// A version that is here takes the place of `from`; `skipped` is not taken again by itself.
+///
+/// Earlier versions and cached images become as public as `from` is. Other images belong to
+/// somebody: they are not shown because a followed image has turned out to be the same.
 pub(crate) async fn replace_by(
     app: &Arc<App>,
     from: &Fingerprint,
@@ -339,12 +374,21 @@ pub(crate) async fn replace_by(
     let _one_at_a_time = app.edits.lock().await;
     let old = app.catalog.get(from).ok_or_else(deleted)?;
     let to = app.catalog.get(&to.image.fingerprint).ok_or_else(deleted)?;
+    if same_lineage(&old, &to) && !old.is_current() && to.is_current() {
+        // Somebody else was faster; what people have made of it since then stays.
+        return Ok(to);
+    }
+    must_be_current(app, &old)?;
     let given = to.origin.as_ref().map_or(&to.image.properties, |origin| &origin.properties);
     let mut origin = successor(app, &old, given.clone());
     origin.skipped = skipped;
     let mut image = to.image.clone();
     image.auto_update = old.image.auto_update;
-    image.public |= old.image.public;
+    if to.image.cached || same_lineage(&old, &to) {
+        image.public = old.image.public;
+    } else if old.image.public && !image.public {
+        tracing::warn!(image = %image.fingerprint, "the new version of a public image was here as a private one and stays private");
+    }
     image.cached &= old.image.cached;
     image.last_used_at = image.last_used_at.max(old.image.last_used_at);
     image.update_source.clone_from(&old.image.update_source);

@@ -209,9 +209,11 @@ async fn take(
         let secret = source.secret.as_ref();
         asked(app, follow, info(&**remote, &found.fingerprint, secret)).await?
     };
-    let joined = pulls::fetch(app, remote, &image, source.secret.as_ref()).await?;
-    let arrived = joined.wait(follow).await?;
-    let (entry, new) = record::arrived(app, &arrived, wish, Some(&origin)).await?;
+    let secret = source.secret.as_ref();
+    let (joined, arrived) = pulls::fetch(app, remote, &image, secret, follow).await?;
+    let described = record::Described { image, whole: true };
+    let recorded = record::arrived(app, &arrived, &described, wish, Some(&origin)).await;
+    let (entry, new) = recorded?;
     drop(joined);
     Ok((entry, new))
 }

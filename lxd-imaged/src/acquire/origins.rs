@@ -193,7 +193,7 @@ pub fn failed(spec: &RemoteSpec, what: &str, source: remote::Error) -> Error {
 }
 
 /// The address without a password.
-fn redacted(address: &str) -> String {
+pub(super) fn redacted(address: &str) -> String {
     match Url::parse(address) {
         Ok(mut url) if url.password().is_some() => {
             let _ = url.set_password(Some("***"));

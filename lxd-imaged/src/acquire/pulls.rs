@@ -1,7 +1,8 @@
 //! Downloads: one at a time for each fingerprint, shared by everybody who wants that image.
 //!
 //! Whoever comes second joins and sees the same progress; when the last one has gone, the
-//! download ends. What came stays in a partial file for the next one.
+//! download ends. What came stays in a partial file for the next one. Who joined a download from
+//! another origin than their own does not share its failure: they go on from theirs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,13 +12,13 @@ use std::time::Duration;
 
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Image;
-use lxd_proto::remote::{Progress, Remote, Secret};
+use lxd_proto::remote::{Progress, Remote, RemoteSpec, Secret};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Arrived, Described};
+use super::record::Arrived;
 use super::sink;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -38,8 +39,16 @@ struct Pull {
     started: Instant,
     /// Counted under the lock of the table.
     callers: Mutex<usize>,
+    /// Where it comes from, and by what right.
+    way: Way,
     outcome: watch::Sender<Option<Outcome>>,
 }
+
+/// Where a download comes from, and the secret it is opened with.
+type Way = (RemoteSpec, Option<Secret>);
+
+/// How often a caller goes on elsewhere after downloads of others have failed.
+const ELSEWHERE: usize = 8;
 
 /// What a download counts.
 #[derive(Debug, Clone, Default)]
@@ -99,42 +108,50 @@ pub struct Joined {
     pull: Arc<Pull>,
 }
 
-/// Joins the download of `image`, which its origin describes, or begins it.
+/// Joins the download of `image` or begins it, and waits for its files; whoever has them records
+/// them before they let go of the share.
 pub(super) async fn fetch(
     app: &Arc<App>,
     remote: &Arc<dyn Remote>,
     image: &Image,
     secret: Option<&Secret>,
-) -> Result<Joined> {
-    let described = Described { image: image.clone(), whole: true };
-    begin(app, remote, described, secret.cloned()).await
+    follow: &Follow,
+) -> Result<(Joined, Arc<Arrived>)> {
+    let way = (remote.spec().clone(), secret.cloned());
+    let mut tries = 0;
+    loop {
+        let (task, remote, image, secret) =
+            (app.clone(), remote.clone(), image.clone(), secret.cloned());
+        let joined = join(app, image.fingerprint, &way, move |counters, cancel| async move {
+            sink::pull(&task, &*remote, &image, secret, counters, cancel).await
+        })
+        .await?;
+        tries += 1;
+        match joined.wait(follow).await {
+            Ok(arrived) => return Ok((joined, arrived)),
+            Err(Error::Shared(error))
+                if joined.pull.way != way && tries < ELSEWHERE && is_the_others(&error) =>
+            {
+                tracing::info!(image = %joined.fingerprint, %error, "a download from elsewhere has failed, going on from our own origin");
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-/// The same for an image of which only the fingerprint is known.
-pub(super) async fn fetch_undescribed(
-    app: &Arc<App>,
-    remote: &Arc<dyn Remote>,
-    image: &Image,
-) -> Result<Joined> {
-    let described = Described { image: image.clone(), whole: false };
-    begin(app, remote, described, None).await
-}
-
-async fn begin(
-    app: &Arc<App>,
-    remote: &Arc<dyn Remote>,
-    described: Described,
-    secret: Option<Secret>,
-) -> Result<Joined> {
-    let (task, remote) = (app.clone(), remote.clone());
-    join(app, described.image.fingerprint, move |counters, cancel| async move {
-        sink::pull(&task, &*remote, described, secret, counters, cancel).await
-    })
-    .await
+/// Whether another server, not this machine, is why a download failed.
+fn is_the_others(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Origin { .. }
+            | Error::Format(_)
+            | Error::FingerprintMismatch { .. }
+            | Error::BadRequest(_)
+    )
 }
 
 /// Joins the download of an image, or begins it as `work` does.
-pub(super) async fn join<W, F>(app: &Arc<App>, fingerprint: Fingerprint, work: W) -> Result<Joined>
+async fn join<W, F>(app: &Arc<App>, fingerprint: Fingerprint, way: &Way, work: W) -> Result<Joined>
 where
     W: FnOnce(Counters, CancellationToken) -> F,
     F: Future<Output = Result<Arrived>> + Send + 'static,
@@ -146,7 +163,7 @@ where
             match running.get(&fingerprint) {
                 None => {
                     let work = work.take().ok_or_else(|| Error::Internal("begun twice".into()))?;
-                    let pull = start(app, fingerprint, work)?;
+                    let pull = start(app, fingerprint, way.clone(), work)?;
                     running.insert(fingerprint, pull.clone());
                     return Ok(Joined { app: app.clone(), fingerprint, pull });
                 }
@@ -168,7 +185,7 @@ where
     }
 }
 
-fn start<W, F>(app: &Arc<App>, fingerprint: Fingerprint, work: W) -> Result<Arc<Pull>>
+fn start<W, F>(app: &Arc<App>, fingerprint: Fingerprint, way: Way, work: W) -> Result<Arc<Pull>>
 where
     W: FnOnce(Counters, CancellationToken) -> F,
     F: Future<Output = Result<Arrived>> + Send + 'static,
@@ -181,6 +198,7 @@ where
         cancel: app.shutdown.child_token(),
         started: Instant::now(),
         callers: Mutex::new(1),
+        way,
         outcome: watch::Sender::new(None),
     });
     let work = work(pull.progress.clone(), pull.cancel.clone());
@@ -197,7 +215,8 @@ where
             other => other,
         };
         let mut running = app.pulls.running.lock();
-        if *task.callers.lock() == 0 {
+        // Nobody joins what has failed.
+        if outcome.is_err() || *task.callers.lock() == 0 {
             running.remove(&fingerprint);
         }
         task.outcome.send_replace(Some(outcome.map(Arc::new).map_err(Arc::new)));
@@ -255,7 +274,10 @@ impl Drop for Joined {
             return;
         }
         if self.pull.outcome.borrow().is_some() {
-            running.remove(&self.fingerprint);
+            // After a failure another download may have its place already.
+            if running.get(&self.fingerprint).is_some_and(|it| Arc::ptr_eq(it, &self.pull)) {
+                running.remove(&self.fingerprint);
+            }
         } else {
             // It leaves the table when it has ended.
             self.pull.cancel.cancel();

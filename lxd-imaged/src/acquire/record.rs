@@ -24,7 +24,7 @@ use crate::store::spool::Spooled;
 /// the first one records them.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    described: Described,
+    fingerprint: Fingerprint,
     parts: Mutex<Option<Vec<Spooled>>>,
 }
 
@@ -60,23 +60,24 @@ impl Arrived {
         Ok(())
     }
 
-    pub(super) fn new(described: Described, parts: Vec<Spooled>) -> Self {
-        Self { described, parts: Mutex::new(Some(parts)) }
+    pub(super) fn new(fingerprint: Fingerprint, parts: Vec<Spooled>) -> Self {
+        Self { fingerprint, parts: Mutex::new(Some(parts)) }
     }
 }
 
-/// Records the image as it is wished, or changes it that way when another caller was faster.
+/// Records the image as the caller's own origin describes it and as it is wished, or changes it that way when another caller was faster.
 pub(super) async fn arrived(
     app: &Arc<App>,
     arrived: &Arrived,
+    described: &Described,
     wish: &Wish,
     at: Option<&FoundAt>,
 ) -> Result<(Arc<Entry>, bool)> {
-    let fingerprint = arrived.described.image.fingerprint;
-    let entry = insert(app, arrived, |image, placed| {
+    let fingerprint = arrived.fingerprint;
+    let entry = insert(app, arrived, described, |image, placed| {
         let mut image = image;
         apply(app, &mut image, wish, at);
-        let origin = at.and_then(|at| origin(at, &arrived.described.image));
+        let origin = at.and_then(|at| origin(at, &described.image));
         Ok(new_image(image, placed, wish, origin))
     })
     .await?;
@@ -91,25 +92,27 @@ pub(super) async fn arrived(
 async fn insert(
     app: &Arc<App>,
     arrived: &Arrived,
+    described: &Described,
     make: impl Fn(Image, &Placed) -> Result<NewImage>,
 ) -> Result<Option<Arc<Entry>>> {
-    insert_with(app, arrived, make, |new| Change::Insert(Box::new(new))).await
+    insert_with(app, arrived, described, make, |new| Change::Insert(Box::new(new))).await
 }
 
 /// The same with another `change` than a mere insertion.
 pub(super) async fn insert_with(
     app: &Arc<App>,
     arrived: &Arrived,
+    described: &Described,
     make: impl Fn(Image, &Placed) -> Result<NewImage>,
     change: impl Fn(NewImage) -> Change,
 ) -> Result<Option<Arc<Entry>>> {
     let mut parts = arrived.parts.lock().await;
-    if app.catalog.get(&arrived.described.image.fingerprint).is_some() {
+    if app.catalog.get(&arrived.fingerprint).is_some() {
         return Ok(None);
     }
     let parts = parts.take().ok_or_else(|| Error::BadRequest("Image was deleted meanwhile".into()));
     let parts = parts?;
-    let image = object(app, &arrived.described, &parts)?;
+    let image = object(app, described, &parts)?;
     let kind = image.kind;
     let placed = Placed::new(app, parts).await?;
     let recorded = async {
@@ -123,7 +126,7 @@ pub(super) async fn insert_with(
             other => other.map(|()| Ok(new.aliases)),
         }
     };
-    let fingerprint = arrived.described.image.fingerprint;
+    let fingerprint = arrived.fingerprint;
     let names = match recorded.await {
         Ok(names) => names,
         Err(error) => {

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use lxd_proto::config;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::Role;
-use lxd_proto::image::InstanceType;
-use lxd_proto::remote::{self, Fetch, FileRole, IncomingFile, Remote, Secret, Sink};
+use lxd_proto::image::{Image, InstanceType};
+use lxd_proto::remote::{self, Fetch, FileRole, IncomingFile, Remote, RemoteSpec, Secret, Sink};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::pulls::Counters;
-use super::record::{Arrived, Described};
+use super::record::Arrived;
 use super::{config_number, origins};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -30,12 +30,11 @@ const UNANNOUNCED: u64 = 64 << 30;
 pub(super) async fn pull(
     app: &App,
     remote: &dyn Remote,
-    described: Described,
+    image: &Image,
     secret: Option<Secret>,
     counters: Counters,
     cancel: CancellationToken,
 ) -> Result<Arrived> {
-    let image = &described.image;
     let limit = size_limit(app, image.size)?;
     counters.all.set_total(image.size);
     let bases = super::bases(app);
@@ -45,14 +44,20 @@ pub(super) async fn pull(
         let mut sink = StoreSink::new(&app.partials, image.fingerprint, limit, counters.clone());
         let sent = remote.download(image, &request, &mut sink).await;
         let received = match sent {
-            Ok(()) => sink.finish(image.size).await,
-            Err(error) => Err(sink.refused.take().unwrap_or_else(|| {
-                let what = format!("cannot fetch image {}", image.fingerprint.short());
-                origins::failed(remote.spec(), &what, error)
-            })),
+            Ok(()) => {
+                let from = remote.spec();
+                sink.finish(image.size).await.map_err(|error| no_image(from, image, error))
+            }
+            Err(error) => Err(match sink.refused.take() {
+                Some(error) => no_image(remote.spec(), image, error),
+                None => {
+                    let what = format!("cannot fetch image {}", image.fingerprint.short());
+                    origins::failed(remote.spec(), &what, error)
+                }
+            }),
         };
         match received {
-            Ok(parts) => return Ok(Arrived::new(described, parts)),
+            Ok(parts) => return Ok(Arrived::new(image.fingerprint, parts)),
             Err(error) => {
                 if is_of_no_use(&error) {
                     app.partials.discard(&image.fingerprint);
@@ -65,6 +70,19 @@ pub(super) async fn pull(
                 return Err(error);
             }
         }
+    }
+}
+
+/// What came is no image: says who sent it.
+fn no_image(from: &RemoteSpec, image: &Image, error: Error) -> Error {
+    match error {
+        Error::Format(error) => {
+            let what = format!("cannot fetch image {}", image.fingerprint.short());
+            let sender = origins::redacted(&from.address);
+            let reason = format!("no sound image came: {error}");
+            origins::failed(from, &what, remote::Error::Decode { what: sender, reason })
+        }
+        other => other,
     }
 }
 

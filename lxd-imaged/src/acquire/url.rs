@@ -48,9 +48,9 @@ pub async fn import(
     let filename = file_name(&url);
     let image = stub(fingerprint, filename);
     let remote: Arc<dyn Remote> = Arc::new(WebFile { spec, http, url });
-    let joined = pulls::fetch_undescribed(app, &remote, &image).await?;
-    let arrived = joined.wait(follow).await?;
-    let recorded = record::arrived(app, &arrived, wish, None).await?;
+    let (joined, arrived) = pulls::fetch(app, &remote, &image, None, follow).await?;
+    let described = record::Described { image, whole: false };
+    let recorded = record::arrived(app, &arrived, &described, wish, None).await?;
     drop(joined);
     Ok(recorded)
 }

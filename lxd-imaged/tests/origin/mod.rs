@@ -151,6 +151,13 @@ impl Fake {
         self.aliases.lock().insert(alias.into(), image.fingerprint());
     }
 
+    /// Describes every image with this property too.
+    pub(crate) fn property(&self, key: &str, value: &str) {
+        for made in self.images.lock().values_mut() {
+            made.image.properties.insert(key.into(), value.into());
+        }
+    }
+
     /// The next download breaks off after so many bytes.
     pub(crate) fn cut_after(&self, bytes: u64) {
         self.cuts.lock().push_back(bytes);
