@@ -51,6 +51,21 @@ impl ResultFormat {
     }
 }
 
+/// `--format` of a single result, where `-f` means something else.
+#[derive(Debug, Args)]
+pub(crate) struct LongFormat {
+    /// text, json or yaml
+    #[arg(long, default_value = "text", value_name = "FORMAT", value_parser = Format::of_result)]
+    format: Format,
+}
+
+impl LongFormat {
+    /// The same, as others have it.
+    pub(crate) fn result(&self) -> ResultFormat {
+        ResultFormat { format: self.format }
+    }
+}
+
 /// `--vm`.
 #[derive(Debug, Args)]
 pub(crate) struct VmFlag {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lxd_proto::instance::{Config, Devices, InstancePut, key};
+use lxd_proto::instance::{Config, Devices, InstancePut, Snapshot, key};
 use lxd_proto::remote::Error;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Named;
 use crate::command::image::edit::{merge_maps, pick};
@@ -50,13 +50,13 @@ pub(crate) async fn set(named: &Named, values: &BTreeMap<String, String>) -> Out
 
 /// Unsets a key that is set.
 pub(crate) async fn unset(named: &Named, key: &str) -> Outcome {
-    update(named, |config| match config.remove(key) {
-        Some(_) => Ok(()),
-        None => {
-            let known = config.keys().filter(|known| !known.starts_with(key::VOLATILE));
-            let error = format!("Can't unset key '{key}', it's not currently set");
-            Err(Failure::new(error).maybe_hint(did_you_mean(key, known.map(String::as_str))))
+    update(named, |config| {
+        if config.remove(key).is_some() {
+            return Ok(());
         }
+        let known = config.keys().filter(|known| !known.starts_with(key::VOLATILE));
+        let error = format!("Can't unset key '{key}', it's not currently set");
+        Err(Failure::new(error).maybe_hint(did_you_mean(key, known.map(String::as_str))))
     })
     .await
 }
@@ -75,11 +75,21 @@ async fn update(named: &Named, change: impl Fn(&mut Config) -> Outcome) -> Outco
     }
 }
 
-/// What can be edited, as YAML; `expanded` with the profiles.
-pub(crate) async fn show(named: &Named, expanded: bool) -> Outcome<(InstancePut, String)> {
-    let put = if named.snapshot.is_some() {
-        let (own, all) = read_config(named).await?;
-        InstancePut { config: if expanded { all } else { own }, ..InstancePut::default() }
+/// What is shown of a configuration.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Shown {
+    /// What can be edited about an instance.
+    Instance(InstancePut),
+    /// All of a snapshot, which cannot be edited.
+    Snapshot(Box<Snapshot>),
+}
+
+/// The configuration, and the same as YAML; `expanded` with the profiles.
+pub(crate) async fn show(named: &Named, expanded: bool) -> Outcome<(Shown, String)> {
+    let shown = if let Some(snapshot) = &named.snapshot {
+        let read = named.server.get_snapshot(&named.name, snapshot).await;
+        Shown::Snapshot(Box::new(named.ok(read).await?.value))
     } else {
         let read = named.server.get_instance(&named.name).await;
         let instance = named.ok(read).await?.value;
@@ -88,10 +98,10 @@ pub(crate) async fn show(named: &Named, expanded: bool) -> Outcome<(InstancePut,
             put.config = instance.expanded_config;
             put.devices = instance.expanded_devices;
         }
-        put
+        Shown::Instance(put)
     };
-    let text = yaml(&put)?;
-    Ok((put, text))
+    let text = yaml(&shown)?;
+    Ok((shown, text))
 }
 
 /// Edits the whole of it, in an editor or from standard input.

@@ -5,7 +5,7 @@ use lxd_proto::instance::{Action, StatePut};
 use serde::Serialize;
 
 use super::{Named, wait};
-use crate::command::flags::ResultFormat;
+use crate::command::flags::LongFormat;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::note;
@@ -31,7 +31,7 @@ pub(crate) struct Delete {
     #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
-    format: ResultFormat,
+    format: LongFormat,
 }
 
 /// What became of one.
@@ -67,7 +67,7 @@ impl Delete {
             reports.push(Report { name, deleted: error.is_none(), error });
         }
         let failed = reports.iter().filter(|report| !report.deleted).count();
-        self.format.done(&reports)?;
+        self.format.result().done(&reports)?;
         match (failed, reports.as_slice()) {
             (0, _) => Ok(()),
             (_, [Report { error: Some(error), .. }]) => Err(Failure::new(error.clone())),

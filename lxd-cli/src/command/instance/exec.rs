@@ -14,6 +14,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::settings::pair;
 use super::{Named, terminal};
@@ -154,6 +155,7 @@ impl Exec {
         signals: &mut Signals,
     ) -> Outcome<Result<Operation, Error>> {
         let Execution { operation, input, output, errors, controls } = execution;
+        let interactive = errors.is_none();
         let chunks = if self.disable_stdin { None } else { Some(read_stdin()) };
         let (stdout, stderr) = (async_stream(&io::stdout())?, async_stream(&io::stderr())?);
         let outputs = async {
@@ -166,7 +168,9 @@ impl Exec {
         };
         let ended = named.server.finish(operation, |_| ());
         tokio::pin!(outputs, ended);
-        let mut feeding = Box::pin(feed(input, chunks));
+        let shown = CancellationToken::new();
+        let whole = if interactive { shown.clone() } else { CancellationToken::new() };
+        let mut feeding = Box::pin(feed(input, chunks, whole));
         let (mut fed, mut drained) = (false, false);
         loop {
             tokio::select! {
@@ -183,6 +187,7 @@ impl Exec {
                 done = &mut outputs, if !drained => {
                     done?;
                     drained = true;
+                    shown.cancel();
                 }
                 () = &mut feeding, if !fed => fed = true,
                 control = signals.next() => controls_send(&controls, control).await,
@@ -244,17 +249,23 @@ fn read_stdin() -> mpsc::Receiver<Bytes> {
     receiver
 }
 
-/// Sends what is read, then the end; keeps the stream open afterwards.
-async fn feed(mut input: Input, chunks: Option<mpsc::Receiver<Bytes>>) {
-    if let Some(mut chunks) = chunks {
-        while let Some(bytes) = chunks.recv().await {
-            if !input.write(bytes).await {
-                break;
+/// Sends what is read, then the end, and keeps the stream open; but when `whole` is told, all of
+/// a terminal's output is here: the server then waits for us to close the stream.
+async fn feed(mut input: Input, chunks: Option<mpsc::Receiver<Bytes>>, whole: CancellationToken) {
+    let fed = async {
+        if let Some(mut chunks) = chunks {
+            while let Some(bytes) = chunks.recv().await {
+                if !input.write(bytes).await {
+                    break;
+                }
             }
         }
+        input.end().await;
+        input.held().await;
+    };
+    if whole.run_until_cancelled(fed).await.is_none() {
+        input.end().await;
     }
-    input.end().await;
-    input.held().await;
 }
 
 /// Writes what comes; a reader of ours that went away ends the program without a word.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::settings::pair;
 use super::{Named, wait, wait_shown};
-use crate::command::flags::ResultFormat;
+use crate::command::flags::LongFormat;
 use crate::command::image::alias::moved;
 use crate::command::image::claims::{self, Claim};
 use crate::command::image::edit::parse_time;
@@ -53,7 +53,7 @@ pub(crate) struct Publish {
     #[arg(long)]
     reuse: bool,
     #[command(flatten)]
-    format: ResultFormat,
+    format: LongFormat,
 }
 
 impl Publish {
@@ -147,7 +147,7 @@ impl Publish {
         fingerprint: lxd_proto::fingerprint::Fingerprint,
         claims: &[Claim],
     ) -> Outcome {
-        if context.quiet && self.format.is_text() {
+        if context.quiet && self.format.result().is_text() {
             return emit(&format!("{fingerprint}\n"));
         }
         let mut text = format!("Instance published with fingerprint: {fingerprint}\n");
@@ -156,7 +156,7 @@ impl Publish {
                 text.push_str(&moved(&claim.name, old, fingerprint));
             }
         }
-        self.format.print(&json!({ "fingerprint": fingerprint, "aliases": claims }), &text)
+        self.format.result().print(&json!({ "fingerprint": fingerprint, "aliases": claims }), &text)
     }
 }
 

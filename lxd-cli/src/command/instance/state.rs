@@ -8,7 +8,7 @@ use lxd_proto::operation::Operation;
 use serde_json::json;
 
 use super::{Named, wait};
-use crate::command::flags::ResultFormat;
+use crate::command::flags::LongFormat;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::note;
@@ -23,7 +23,7 @@ pub(crate) struct Which {
     #[arg(long, conflicts_with = "names")]
     all: bool,
     #[command(flatten)]
-    format: ResultFormat,
+    format: LongFormat,
 }
 
 /// How to stop.
@@ -128,7 +128,7 @@ impl Which {
             }
         }
         let names: Vec<_> = all.iter().map(|named| &named.name).collect();
-        self.format.done(&json!({ "action": verb, "instances": names }))
+        self.format.result().done(&json!({ "action": verb, "instances": names }))
     }
 
     async fn find(&self, context: &Context, put: &StatePut) -> Outcome<Vec<Named>> {

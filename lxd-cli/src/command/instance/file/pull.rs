@@ -73,9 +73,10 @@ impl Pull {
         }
         let mut pulled = Vec::new();
         for place in &places {
-            let to = match into_directory {
-                true => path.join(checked_name(base_name(&place.path))?),
-                false => path.to_owned(),
+            let to = if into_directory {
+                path.join(checked_name(base_name(&place.path))?)
+            } else {
+                path.to_owned()
             };
             self.one(context, place, &to).await?;
             pulled.push(to.display().to_string());
@@ -219,10 +220,10 @@ fn make_directory(path: &Path, mode: Option<u32>) -> Outcome {
         }
         // Never through a link: it may be one that came a moment ago.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match path.symlink_metadata().map_err(|error| told(path, &error))?.is_dir() {
-                true => Ok(()),
-                false => Err(Failure::new(format!("{} is no directory", path.display()))),
+            if path.symlink_metadata().map_err(|error| told(path, &error))?.is_dir() {
+                return Ok(());
             }
+            Err(Failure::new(format!("{} is no directory", path.display())))
         }
         Err(error) => Err(told(path, &error)),
     }
