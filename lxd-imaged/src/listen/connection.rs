@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::unread::Whole;
 use crate::app::{Caller, Client};
 use crate::store::outbox::Outbox;
 
@@ -51,7 +52,9 @@ where
         }
         let router = router.clone();
         async move {
-            let response = router.oneshot(request.map(axum::body::Body::new)).await;
+            let waits = request.headers().contains_key(http::header::EXPECT);
+            let request = request.map(|body| axum::body::Body::new(Whole::new(body, waits)));
+            let response = router.oneshot(request).await;
             response.map_err(|error: Infallible| error)
         }
     });

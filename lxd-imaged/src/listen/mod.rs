@@ -6,3 +6,4 @@ mod eager;
 mod sending;
 pub mod tls;
 pub mod unix;
+mod unread;

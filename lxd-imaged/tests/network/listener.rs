@@ -62,6 +62,41 @@ async fn plain_http_is_told_so_at_once() {
 }
 
 #[tokio::test]
+async fn who_is_refused_before_the_body_has_come_reads_why_and_may_go_on() {
+    let daemon = Daemon::new().await;
+    let client = daemon.client(Client::anonymous()).await;
+    let mut stream = client.connect().await;
+    let body = vec![7; 300_000];
+    let upload = request("POST", "/1.0/images", "", &body);
+    let (head, body) = upload.split_at(upload.len() - body.len());
+    stream.write_all(head).await.unwrap();
+    let answer = answer_of(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    // Only now comes what nobody wants.
+    for piece in body.chunks(50_000) {
+        stream.write_all(piece).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    stream.write_all(&request("GET", "/1.0", "", b"")).await.unwrap();
+    let answer = answer_of(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "the connection goes on: {answer}");
+
+    // Who waits for a word before sending is not asked for the body.
+    let mut stream = client.connect().await;
+    let upload = request("POST", "/1.0/images", "Expect: 100-continue\r\n", &[7; 10]);
+    stream.write_all(&upload[..upload.len() - 10]).await.unwrap();
+    let answer = answer_of(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+/// The next piece of an answer, which holds its status.
+async fn answer_of(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut bytes = vec![0; 64 << 10];
+    let read = stream.read(&mut bytes).await.unwrap();
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+#[tokio::test]
 async fn the_port_moves_under_a_running_client() {
     let daemon = Daemon::new().await;
     let file = crate::daemon::image("moved");

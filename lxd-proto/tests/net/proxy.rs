@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use lxd_proto::net::{Access, Http, KnownVersion, Proxies, peer_certificate};
+use lxd_proto::net::{Access, DownloadOptions, Http, KnownVersion, Proxies, peer_certificate};
 use lxd_proto::remote::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::download::access;
-use crate::server::{Reply, Server};
+use crate::server::{Reply, Server, noise};
 use crate::tls::self_signed;
 
 /// Answers each `CONNECT` that has the right credentials with a way to one server.
@@ -41,6 +41,58 @@ async fn proxy(to: String) -> (String, Arc<Mutex<Vec<String>>>, AbortOnDropHandl
         }
     });
     (address, heads, AbortOnDropHandle::new(task))
+}
+
+/// Hands connections on to `to`, but hangs up on those that `lost` names.
+async fn forwarder(to: String, lost: std::ops::Range<usize>) -> (String, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            number += 1;
+            if lost.contains(&number) {
+                // As if nobody were behind it: the client's first words are read, then it ends.
+                let _ = stream.read(&mut [0; 4096]).await;
+                continue;
+            }
+            let to = to.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(&to).await.unwrap();
+                let _ = copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    (address, AbortOnDropHandle::new(task))
+}
+
+#[tokio::test]
+async fn a_forwarder_that_has_lost_its_server_for_a_while_ends_no_download() {
+    let file = noise(1 << 20);
+    let shown = self_signed(&rcgen::CertificateParams::default());
+    let served = file.clone();
+    let server = Server::tls(shown.acceptor, move |request| {
+        let mut reply = Reply::file(request, &served, "\"v1\"");
+        reply.cut = (request.number == 0).then_some(500_000);
+        reply
+    })
+    .await;
+    let to = server.address.replace("https://", "");
+    let (address, _task) = forwarder(to.clone(), 2..5).await;
+    let http = Http::new(&access(), &shown.pem).unwrap();
+    let url = format!("{address}/file");
+    let mut download = http.open(&url, DownloadOptions::default()).await.unwrap();
+    let mut got = Vec::new();
+    while let Some(bytes) = download.next().await.unwrap() {
+        got.extend_from_slice(&bytes);
+    }
+    assert!(got == file);
+
+    // Where nobody has spoken TLS yet, that is told at once.
+    let (address, _task) = forwarder(to, 1..2).await;
+    let http = Http::new(&access(), &shown.pem).unwrap();
+    let error = http.open(&format!("{address}/file"), DownloadOptions::default()).await;
+    assert!(matches!(error, Err(Error::Handshake { .. })), "{error:?}");
 }
 
 #[tokio::test]
