@@ -11,7 +11,7 @@ use lxd_imaged::catalog::Viewer;
 use lxd_imaged::directory::Directory;
 use lxd_imaged::serve::{Started, start};
 use lxd_proto::event::Requestor;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;

@@ -1,7 +1,7 @@
 //! What requests may look like, and what is answered to those that make no sense.
 
 use axum::body::Body;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode};
 use lxd_imaged::catalog::Viewer;
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ async fn errors_have_lxds_statuses() {
         (json!({ "source": { "type": "bogus" } }), 500),
         (json!({}), 400),
         (json!({ "source": { "type": "image", "server": "https://x" } }), 400),
-        (json!({ "source": { "type": "instance", "name": "c1" } }), 501),
+        (json!({ "source": { "type": "instance", "name": "c1" } }), 404),
     ];
     for (body, status) in bodies {
         let answer = daemon.call("POST", "/1.0/images", body).await;

@@ -418,7 +418,9 @@ impl Download {
     async fn wait_after(&mut self, error: Error) -> Result<()> {
         // Something in between that has lost its server answers with no TLS, or hangs up.
         let has_answered = self.head.status != 0;
-        if !is_passing(&error) && !(has_answered && matches!(error, Error::Handshake { .. })) {
+        let passes =
+            is_passing(&error) || (has_answered && matches!(error, Error::Handshake { .. }));
+        if !passes {
             return Err(error);
         }
         self.failures += 1;

@@ -1,5 +1,6 @@
 //! Images from instances and snapshots: packed, compressed, hashed and stored in one pass.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +20,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{blocking, runtime};
 use crate::app::{App, Caller};
 use crate::db::Definition;
+use crate::directory::Directory;
 use crate::disks::Owner;
 use crate::error::{Error, INSTANCE_NOT_FOUND, Result};
 use crate::ops::{About, Context, image_metadata};
@@ -47,7 +50,7 @@ pub fn publish(app: &Arc<App>, caller: &Caller, post: ImagesPost) -> Result<Oper
     let source = post.source.clone().unwrap_or_default();
     let (name, snapshot) = named(&source.kind, &source.name)?;
     app.catalog.instances.get(&name)?;
-    let (compression, level) = compression(app, &post.compression_algorithm)?;
+    let form = form(app, &post.compression_algorithm)?;
     let wish = sources::wish(post.clone())?;
     let about = About { description: description::IMAGE_DOWNLOAD, ..About::default() };
     let (task, caller) = (app.clone(), caller.clone());
@@ -81,8 +84,7 @@ pub fn publish(app: &Arc<App>, caller: &Caller, post: ImagesPost) -> Result<Oper
             owner,
             definition,
             metadata,
-            compression,
-            level,
+            form,
             progress: Progress::default(),
             cancel: context.cancelled(),
         };
@@ -107,8 +109,8 @@ fn named(kind: &str, name: &str) -> Result<(InstanceName, Option<SnapshotName>)>
     }
 }
 
-/// How the image is compressed: as asked, as configured, or with gzip.
-fn compression(app: &App, asked: &str) -> Result<(Compression, Option<u32>)> {
+/// The form of the new image: as asked, as configured, or compressed with gzip.
+fn form(app: &App, asked: &str) -> Result<Form> {
     let configured = app.catalog.config().remove(config::COMPRESSION_ALGORITHM);
     let text = match (asked, configured.as_deref()) {
         ("", None | Some("")) => "gzip",
@@ -117,7 +119,8 @@ fn compression(app: &App, asked: &str) -> Result<(Compression, Option<u32>)> {
     };
     let algorithm: CompressionAlgorithm =
         text.parse().map_err(|error| Error::BadRequest(format!("{error}")))?;
-    Compression::of(&algorithm).ok_or(Error::NotYet("publishing as squashfs"))
+    Ok(Compression::of(&algorithm)
+        .map_or(Form::Squashfs, |(compression, level)| Form::Tarball(compression, level)))
 }
 
 /// The metadata of the new image: that of the instance's image, with what the request replaces.
@@ -125,7 +128,7 @@ fn metadata(app: &App, definition: &Definition, post: &ImagesPost) -> Result<Met
     let mut metadata = match &definition.image {
         Some(image) => {
             let path = app.disks.tree(image).join("metadata.yaml");
-            let yaml = std::fs::read(&path)
+            let yaml = fs::read(&path)
                 .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
             Metadata::parse(&yaml).map_err(|error| Error::BadRequest(error.to_string()))?
         }
@@ -147,13 +150,21 @@ fn metadata(app: &App, definition: &Definition, post: &ImagesPost) -> Result<Met
     Ok(metadata)
 }
 
+/// What file the image becomes.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// A tarball, compressed at a level.
+    Tarball(Compression, Option<u32>),
+    /// A squashfs file.
+    Squashfs,
+}
+
 struct Packer {
     app: Arc<App>,
     owner: Owner,
     definition: Definition,
     metadata: Metadata,
-    compression: Compression,
-    level: Option<u32>,
+    form: Form,
     progress: Progress,
     cancel: CancellationToken,
 }
@@ -195,34 +206,44 @@ impl Packer {
     }
 
     fn pack(self, pieces: mpsc::Sender<Result<Bytes>>) -> Result<()> {
+        let packed = self.pack_into(&pieces);
+        if packed.is_err() {
+            // A body that breaks off makes no image.
+            let broken = Error::Upload("the instance could not be packed".into());
+            let _ = pieces.blocking_send(Err(broken));
+        }
+        packed
+    }
+
+    fn pack_into(&self, pieces: &mpsc::Sender<Result<Bytes>>) -> Result<()> {
         let tree = self.definition.image.as_ref().map(|image| self.app.disks.tree(image));
         let templates: PathBuf = tree.map_or_else(PathBuf::new, |tree| tree.join("templates"));
         let yaml = self.metadata.to_yaml().map_err(|error| Error::Internal(error.to_string()))?;
         let view = self.app.disks.view(&self.owner, &self.definition)?;
         let trouble = |error: io::Error| Error::io("cannot write the new image", error);
-        let out = Pieces { pieces: pieces.clone(), buffer: BytesMut::with_capacity(PIECE) };
-        let packed = (|| {
-            let mut compressor =
-                Compressor::new(self.compression, self.level, out).map_err(trouble)?;
-            rootfs::pack(
-                yaml.as_bytes(),
-                &templates,
-                view.root(),
-                self.app.disks.base(),
-                &mut compressor,
-                &self.progress,
-                &self.cancel,
-            )?;
-            compressor.finish().map_err(trouble)?.flush().map_err(trouble)
-        })();
+        let mut out = Pieces { pieces: pieces.clone(), buffer: BytesMut::with_capacity(PIECE) };
+        let (root, base) = (view.root(), self.app.disks.base());
+        let (yaml, progress, cancel) = (yaml.as_bytes(), &self.progress, &self.cancel);
+        let packed = match self.form {
+            Form::Tarball(compression, level) => (|| {
+                let mut out = Compressor::new(compression, level, out).map_err(trouble)?;
+                rootfs::pack(yaml, &templates, root, base, &mut out, progress, cancel)?;
+                out.finish().map_err(trouble)?.flush().map_err(trouble)
+            })(),
+            Form::Squashfs => (|| {
+                // squashfs is no stream: it is made aside, and then stored like any file.
+                let spool = Directory::new(&self.app.root).spool();
+                let aside = spool.join(format!("{}.squashfs", Uuid::new_v4()));
+                rootfs::pack_squashfs(yaml, &templates, root, base, &aside, progress, cancel)?;
+                let opened = File::open(&aside);
+                fs::remove_file(&aside).map_err(trouble)?;
+                let mut file = opened.map_err(trouble)?;
+                io::copy(&mut file, &mut out).and_then(|_| out.flush()).map_err(trouble)
+            })(),
+        };
         drop(view);
         if let Owner::Instance(name) = &self.owner {
             self.app.disks.unmount(name)?;
-        }
-        if packed.is_err() {
-            // A body that breaks off makes no image.
-            let broken = Error::Upload("the instance could not be packed".into());
-            let _ = pieces.blocking_send(Err(broken));
         }
         packed
     }
