@@ -417,8 +417,8 @@ impl Download {
     /// Decides whether to go on after a failure, and waits before that.
     async fn wait_after(&mut self, error: Error) -> Result<()> {
         // Something in between that has lost its server answers with no TLS, or hangs up.
-        let has_answered = self.head.status != 0;
-        if !is_passing(&error) && !(has_answered && matches!(error, Error::Handshake { .. })) {
+        let lost = self.head.status != 0 && matches!(error, Error::Handshake { .. });
+        if !lost && !is_passing(&error) {
             return Err(error);
         }
         self.failures += 1;
