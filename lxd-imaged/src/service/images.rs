@@ -12,7 +12,7 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::lineage;
+use super::{lineage, secrets};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -201,6 +201,7 @@ async fn remove_one(app: &App, caller: &Caller, entry: &Entry) -> Result<()> {
     let fingerprint = &entry.image.fingerprint;
     app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
     app.db.commit(Change::Delete(*fingerprint)).await?;
+    secrets::forget(app, fingerprint);
     if let Some(check) = app.pending_checks.lock().remove(fingerprint) {
         check.abandon();
     }
