@@ -645,6 +645,25 @@ async fn a_secret_opens_its_image_for_a_moment_and_no_other() {
     let secret = operation.metadata.as_ref().unwrap()["secret"].as_str().unwrap().to_owned();
     daemon.app().operations.cancel(&operation.id).unwrap();
     assert!(open(&image, &secret).is_none(), "a person has cancelled it");
+
+    let secret = || {
+        let operation = secrets::create(daemon.app(), &root(), &prefix(&image)).unwrap();
+        operation.metadata.as_ref().unwrap()["secret"].as_str().unwrap().to_owned()
+    };
+    let old = secret();
+    daemon.pass(2);
+    assert!(open(&image, &old).is_none(), "nobody used it for an hour");
+
+    let unread = secret();
+    let transfer = open(&image, &unread).unwrap();
+    daemon.pass(25);
+    assert!(open(&image, &unread).is_none(), "no transfer is left unread to keep it alive");
+    drop(transfer);
+
+    let former = secret();
+    images::remove(daemon.app(), &root(), &image.fingerprint()).await.unwrap();
+    daemon.copy(&server, "a", Wish::default()).await.unwrap();
+    assert!(open(&image, &former).is_none(), "its image has gone");
 }
 
 /// Names in a test are right.

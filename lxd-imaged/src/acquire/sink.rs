@@ -48,8 +48,8 @@ pub(super) async fn pull(
                 let from = remote.spec();
                 sink.finish(image.size).await.map_err(|error| no_image(from, image, error))
             }
-            Err(error) => Err(if let Some(error) = sink.refused.take() {
-                no_image(remote.spec(), image, error)
+            Err(error) => Err(if let Some(refused) = sink.refused.take() {
+                no_image(remote.spec(), image, refused)
             } else {
                 let what = format!("cannot fetch image {}", image.fingerprint.short());
                 origins::failed(remote.spec(), &what, error)

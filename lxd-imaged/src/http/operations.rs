@@ -1,6 +1,7 @@
 //! `/1.0/operations`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,11 +15,15 @@ use lxd_proto::routes;
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
+<<<<<<< HEAD
 use super::sockets;
 use crate::app::{App, Caller};
+=======
+use crate::app::{App, Caller, Client};
+>>>>>>> 1e19b652cdb199e83a03ea97553bb31fa96b61a7
 use crate::error::{Error, Result};
 use crate::ops;
-use crate::service::secrets;
+use crate::service::{secrets, trust};
 
 /// Paths or objects, by status.
 pub(super) async fn list(
@@ -53,6 +58,7 @@ pub(super) async fn get(State(app): Daemon, Path(id): Path<String>) -> Reply {
 pub(super) async fn wait(
     State(app): Daemon,
     Extension(caller): Extension<Caller>,
+    client: Option<Extension<Arc<Client>>>,
     Path(id): Path<String>,
     OriginalUri(uri): OriginalUri,
 ) -> Reply {
@@ -60,7 +66,11 @@ pub(super) async fn wait(
         let query = Query::of(&uri);
         may_follow(&app, &caller, &id, &query)?;
         let timeout = timeout(&query)?;
-        app.operations.wait(&id, timeout).await
+        let operation = app.operations.wait(&id, timeout).await?;
+        // Trust may have ended meanwhile.
+        let caller = client.map_or(caller, |Extension(client)| trust::caller(&app, &client));
+        may_follow(&app, &caller, &id, &query)?;
+        Ok::<_, Error>(operation)
     };
     match waited.await {
         Ok(operation) => Reply::json(&operation),

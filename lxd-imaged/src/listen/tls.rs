@@ -1,6 +1,6 @@
 //! The network listener: HTTPS, open to everyone, who is then told apart by their certificate.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,7 +29,9 @@ use crate::trust::Shown;
 
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 4096;
-/// Of these, how many one address may hold.
+/// Connections more whose handshake has not ended; what comes beyond that ends the oldest one.
+const MAX_UNFINISHED: usize = 1024;
+/// Of all of these, how many one address may hold.
 const MAX_PER_ADDRESS: usize = 1024;
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -75,6 +77,7 @@ pub async fn serve(
         shutdown: shutdown.clone(),
         connections: TaskTracker::new(),
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        unfinished: Arc::default(),
         crowd: Arc::default(),
     };
     let mut changes = app.network.follow();
@@ -99,6 +102,7 @@ struct Listening {
     shutdown: CancellationToken,
     connections: TaskTracker,
     places: Arc<Semaphore>,
+    unfinished: Arc<Unfinished>,
     crowd: Arc<Crowd>,
 }
 
@@ -107,7 +111,6 @@ impl Listening {
     async fn accept(&self, bound: Option<Arc<Bound>>) {
         let Some(bound) = bound else { return std::future::pending().await };
         loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else { return };
             match bound.listener.accept().await {
                 Ok((stream, address)) => {
                     // One address too often: closed without a word.
@@ -118,12 +121,13 @@ impl Listening {
                         self.acceptor.clone(),
                         self.router.clone(),
                         self.shutdown.clone(),
+                        (self.unfinished.enter(), self.places.clone()),
                     );
                     self.connections.spawn(Eager::new(async move {
                         if let Err(error) = serve.await {
                             tracing::debug!(%address, %error, "no connection came about");
                         }
-                        drop((place, guest));
+                        drop(guest);
                     }));
                 }
                 Err(error) => {
@@ -143,6 +147,7 @@ async fn welcome(
     acceptor: TlsAcceptor,
     router: Router,
     shutdown: CancellationToken,
+    (newcomer, places): (Newcomer, Arc<Semaphore>),
 ) -> io::Result<()> {
     tune(&stream)?;
     let handshake = async {
@@ -155,11 +160,17 @@ async fn welcome(
             }
             _ => {}
         }
-        acceptor.accept(stream).await.map(Some)
+        let stream = acceptor.accept(stream).await?;
+        // Only who has shaken hands takes a place.
+        let place = places.acquire_owned().await.map_err(io::Error::other)?;
+        Ok::<_, io::Error>(Some((stream, place)))
     };
-    let Some(mut stream) = tokio::time::timeout(HANDSHAKE, handshake).await?? else {
-        return Ok(());
+    let welcomed = tokio::select! {
+        welcomed = tokio::time::timeout(HANDSHAKE, handshake) => welcomed??,
+        () = newcomer.pushed_out.cancelled() => None,
     };
+    drop(newcomer);
+    let Some((mut stream, place)) = welcomed else { return Ok(()) };
     let (_, session) = stream.get_mut();
     session.set_buffer_limit(Some(SEND_BUFFER));
     // Only the first certificate of a chain is proven to be the client's own.
@@ -177,6 +188,7 @@ async fn welcome(
         outbox: None,
     };
     connection::serve(stream, router, peer, shutdown).await;
+    drop(place);
     Ok(())
 }
 
@@ -211,6 +223,24 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// Connections whose handshake has not ended, oldest first: silence must not keep others out.
+#[derive(Debug, Default)]
+struct Unfinished(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    waiting: BTreeMap<u64, CancellationToken>,
+}
+
+/// Counts as unfinished until it is dropped.
+struct Newcomer {
+    all: Arc<Unfinished>,
+    number: u64,
+    /// Cancelled when younger ones need the room.
+    pushed_out: CancellationToken,
+}
+
 /// How many connections come from where.
 #[derive(Debug, Default)]
 struct Crowd(Mutex<HashMap<IpAddr, usize>>);
@@ -219,6 +249,28 @@ struct Crowd(Mutex<HashMap<IpAddr, usize>>);
 struct Guest {
     crowd: Arc<Crowd>,
     from: IpAddr,
+}
+
+impl Unfinished {
+    fn enter(self: &Arc<Self>) -> Newcomer {
+        let pushed_out = CancellationToken::new();
+        let mut queue = self.0.lock();
+        if queue.waiting.len() >= MAX_UNFINISHED
+            && let Some((_, oldest)) = queue.waiting.pop_first()
+        {
+            oldest.cancel();
+        }
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.insert(number, pushed_out.clone());
+        Newcomer { all: self.clone(), number, pushed_out }
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.all.0.lock().waiting.remove(&self.number);
+    }
 }
 
 impl Crowd {
@@ -251,6 +303,21 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
+
+    #[test]
+    fn silent_newcomers_make_room_for_the_next_one_and_nobody_waits() {
+        let all = Arc::new(Unfinished::default());
+        let mut silent: Vec<_> = (0..MAX_UNFINISHED).map(|_| all.enter()).collect();
+        let next = all.enter();
+        assert!(silent[0].pushed_out.is_cancelled(), "the oldest goes");
+        assert!(!silent[1].pushed_out.is_cancelled() && !next.pushed_out.is_cancelled());
+        // Who has finished makes room without anybody going.
+        silent.drain(..10);
+        let another = all.enter();
+        assert!(silent.iter().all(|it| !it.pushed_out.is_cancelled()));
+        drop((silent, next, another));
+        assert!(all.0.lock().waiting.is_empty(), "nothing is kept of who has gone");
+    }
 
     #[test]
     fn one_address_cannot_hold_all_places() {

@@ -12,7 +12,11 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+<<<<<<< HEAD
 use super::{instances, lineage};
+=======
+use super::{lineage, secrets};
+>>>>>>> 1e19b652cdb199e83a03ea97553bb31fa96b61a7
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -201,6 +205,7 @@ async fn remove_one(app: &Arc<App>, caller: &Caller, entry: &Entry) -> Result<()
     let fingerprint = &entry.image.fingerprint;
     app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
     app.db.commit(Change::Delete(*fingerprint)).await?;
+    secrets::forget(app, fingerprint);
     if let Some(check) = app.pending_checks.lock().remove(fingerprint) {
         check.abandon();
     }

@@ -29,6 +29,11 @@ use crate::ops::{About, Operations};
 /// How long a secret works after its first use, and after a transfer that it opened has ended.
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a secret to fetch waits for its first use.
+const UNUSED: SignedDuration = SignedDuration::from_hours(1);
+/// How long after its creation the transfers of a secret may lead to others.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
 /// SHA-256 of a secret.
 type Hash = [u8; 32];
 
@@ -45,6 +50,7 @@ struct Grant {
     /// `None` for a push of whatever the other server has under an alias.
     fingerprint: Option<Fingerprint>,
     operation: String,
+    created: Timestamp,
     purpose: Purpose,
 }
 
@@ -101,14 +107,15 @@ pub fn open(app: &App, prefix: &Prefix, secret: &str) -> Option<(Arc<Entry>, Tra
         let grant = grants.get_mut(&hash)?;
         let fingerprint = grant.fingerprint.filter(|fingerprint| prefix.matches(fingerprint))?;
         let now = app.clock.now();
+        if !grant.is_of_use(&app.operations, now) {
+            return None;
+        }
         let first_use = match &mut grant.purpose {
             Purpose::Push(_) => return None,
-            Purpose::Fetch if !waits_for_use(&app.operations, &grant.operation) => return None,
             Purpose::Fetch => {
                 grant.purpose = Purpose::Fetching { transfers: 1, since: now };
                 Some(grant.operation.clone())
             }
-            Purpose::Fetching { transfers: 0, since } if !is_moment(*since, now) => return None,
             Purpose::Fetching { transfers, .. } => {
                 *transfers += 1;
                 None
@@ -121,6 +128,17 @@ pub fn open(app: &App, prefix: &Prefix, secret: &str) -> Option<(Arc<Entry>, Tra
         used_up(app, &operation);
     }
     Some((entry?, transfer))
+}
+
+/// Ends every secret that opens an image which has gone: it does not open the next one.
+pub fn forget(app: &App, fingerprint: &Fingerprint) {
+    let opens = |grant: &Grant| {
+        grant.fingerprint == Some(*fingerprint) && !matches!(grant.purpose, Purpose::Push(_))
+    };
+    let ended: Vec<_> = app.secrets.grants.lock().extract_if(|_, grant| opens(grant)).collect();
+    for (_, grant) in ended {
+        used_up(app, &grant.operation);
+    }
 }
 
 /// What was asked for when the push of this image was announced; each secret works once.
@@ -170,7 +188,8 @@ impl Secrets {
         let mut grants = self.grants.lock();
         let now = app.clock.now();
         grants.retain(|_, grant| grant.is_of_use(&app.operations, now));
-        grants.insert(hash, Grant { fingerprint, operation: operation.id.clone(), purpose });
+        let grant = Grant { fingerprint, operation: operation.id.clone(), created: now, purpose };
+        grants.insert(hash, grant);
         // In this reply only: lists and events are read by others too.
         operation.metadata.get_or_insert_default().insert("secret".into(), secret.into());
         Ok(operation)
@@ -180,15 +199,21 @@ impl Secrets {
 impl Grant {
     fn is_of_use(&self, operations: &Operations, now: Timestamp) -> bool {
         match &self.purpose {
-            Purpose::Fetching { transfers, since } => *transfers > 0 || is_moment(*since, now),
-            Purpose::Fetch | Purpose::Push(_) => waits_for_use(operations, &self.operation),
+            Purpose::Fetching { transfers, since } => {
+                is_within(LONGEST, self.created, now)
+                    && (*transfers > 0 || is_within(GRACE, *since, now))
+            }
+            Purpose::Fetch => {
+                is_within(UNUSED, self.created, now) && waits_for_use(operations, &self.operation)
+            }
+            Purpose::Push(_) => waits_for_use(operations, &self.operation),
         }
     }
 }
 
 /// Whether so little time has passed. A clock that was set back makes it none.
-fn is_moment(since: Timestamp, now: Timestamp) -> bool {
-    since <= now && now.duration_since(since) <= GRACE
+fn is_within(span: SignedDuration, since: Timestamp, now: Timestamp) -> bool {
+    since <= now && now.duration_since(since) <= span
 }
 
 /// Whether nobody has used or cancelled the token.

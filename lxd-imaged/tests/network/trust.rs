@@ -196,6 +196,13 @@ async fn trust_ends_at_once_on_open_connections_too() {
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
     events.write_all(&request("GET", "/1.0/events", upgrade, b"")).await.unwrap();
     assert!(answer_of(&mut events).await.starts_with("HTTP/1.1 101"));
+    let fingerprint = daemon.image("secret", false, "secret").await;
+    let secret = format!("/1.0/images/{fingerprint}/secret");
+    let (_, answer) = daemon.local(Method::POST, &secret, Value::Null).await;
+    let operation = answer["operation"].as_str().unwrap().to_owned();
+    let mut waiting = client.connect().await;
+    let wait = format!("{operation}/wait");
+    waiting.write_all(&request("GET", &wait, "", b"")).await.unwrap();
     open.write_all(&request("GET", "/1.0/certificates", "", b"")).await.unwrap();
     assert!(answer_of(&mut open).await.starts_with("HTTP/1.1 200"));
 
@@ -204,6 +211,10 @@ async fn trust_ends_at_once_on_open_connections_too() {
     assert_eq!(status, StatusCode::OK);
     open.write_all(&request("GET", "/1.0/certificates", "", b"")).await.unwrap();
     assert!(answer_of(&mut open).await.starts_with("HTTP/1.1 403"));
+    let (status, _) = daemon.local(Method::DELETE, &operation, Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+    let answer = answer_of(&mut waiting).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "it is not told any more: {answer}");
     let mut rest = Vec::new();
     // Ends, whether with a farewell or without.
     let _ = events.read_to_end(&mut rest).await;
