@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use super::channel::{self, Invocation, Reply, Request};
 use super::{cgroup, helper, seccomp, sys};
@@ -64,6 +64,7 @@ fn serve(socket: BorrowedFd<'_>) -> Result<i32, Failure> {
     };
     // What belongs to the host is opened while it is in sight.
     let groups = cgroup::doors(request.init).step("find the control groups")?;
+    let capabilities = capabilities(request.init).step("find the capabilities")?;
     let profile = Profile::of(request.init).step("find the security profile")?;
     rustix::thread::move_into_thread_name_spaces(
         init.as_fd(),
@@ -100,6 +101,7 @@ fn serve(socket: BorrowedFd<'_>) -> Result<i32, Failure> {
     }
     let plan = Plan {
         groups,
+        capabilities,
         profile,
         terminal: request.terminal.is_some(),
         uid: invocation.uid,
@@ -132,6 +134,8 @@ fn command(invocation: &Invocation) -> Command {
 /// What the new process does before it is the command.
 struct Plan {
     groups: Vec<OwnedFd>,
+    /// Those that a process of the container can ever have.
+    capabilities: CapabilitySet,
     profile: Option<Profile>,
     terminal: bool,
     uid: u32,
@@ -153,6 +157,7 @@ impl Plan {
         if let Some(profile) = &self.profile {
             profile.apply()?;
         }
+        drop_all_but(self.capabilities)?;
         seccomp::deny()?;
         become_user(self.uid, self.gid)?;
         // As in LXD, a directory that is not there is no reason not to run.
@@ -195,6 +200,30 @@ impl Profile {
         let order = [b"exec ", self.label.as_slice()].concat();
         File::from(file).write_all(&order)
     }
+}
+
+/// The bounding set of a process.
+fn capabilities(pid: i32) -> io::Result<CapabilitySet> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let bound = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bound = bound.and_then(|bound| u64::from_str_radix(bound.trim(), 16).ok());
+    Ok(CapabilitySet::from_bits_retain(bound.ok_or(io::ErrorKind::InvalidData)?))
+}
+
+/// Limits the capabilities that this process can get by executing something.
+fn drop_all_but(kept: CapabilitySet) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no more than the ones before.
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes an identity of the container, without groups.

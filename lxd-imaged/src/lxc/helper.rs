@@ -25,12 +25,13 @@ pub(super) const ATTACH: &str = "lxc-attach";
 /// `main` calls this before anything else, above all before it starts a thread.
 pub fn dispatch() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    let outcome = match arguments.next()?.to_str()? {
+    let role = arguments.next()?;
+    let role = role.to_str().filter(|role| [USER_NAMESPACE, LAUNCH, ATTACH].contains(role))?;
+    let outcome = sys::keep_descriptors().and_then(|()| match role {
         USER_NAMESPACE => hold_user_namespace(),
         LAUNCH => launch(arguments),
-        ATTACH => attach::run(),
-        _ => return None,
-    };
+        _ => attach::run(),
+    });
     Some(match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -90,6 +90,18 @@ pub(super) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<(
     outcome(result)
 }
 
+/// Keeps every descriptor but the standard ones from what this process executes.
+///
+/// Whoever started the daemon may have left some open, which must not get into a container.
+pub(super) fn keep_descriptors() -> io::Result<()> {
+    const CLOSE_ON_EXEC: libc::c_uint = 4;
+    // SAFETY: nothing is closed, only marked.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_ON_EXEC)
+    };
+    outcome(result)
+}
+
 /// A descriptor as tokio waits for it.
 pub(super) fn asynchronous(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same descriptor all its life, and `AsyncFd` gives no `&mut` away

@@ -12,6 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// The programs that busybox stands for in the tests.
 const PROGRAMS: &[&str] = &[
     "awk",
+    "find",
+    "grep",
+    "ip",
+    "readlink",
+    "udhcpc",
     "cat",
     "chmod",
     "echo",
@@ -28,6 +33,7 @@ const PROGRAMS: &[&str] = &[
     "mknod",
     "mount",
     "mv",
+    "ping",
     "pwd",
     "rm",
     "sh",

@@ -6,5 +6,7 @@
 )]
 
 mod exec;
+mod isolation;
 mod lifecycle;
 mod machine;
+mod network;
