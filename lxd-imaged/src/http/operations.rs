@@ -15,12 +15,8 @@ use lxd_proto::routes;
 use super::Daemon;
 use super::extract::Query;
 use super::reply::Reply;
-<<<<<<< HEAD
 use super::sockets;
-use crate::app::{App, Caller};
-=======
 use crate::app::{App, Caller, Client};
->>>>>>> 1e19b652cdb199e83a03ea97553bb31fa96b61a7
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::service::{secrets, trust};

@@ -12,11 +12,7 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-<<<<<<< HEAD
-use super::{instances, lineage};
-=======
-use super::{lineage, secrets};
->>>>>>> 1e19b652cdb199e83a03ea97553bb31fa96b61a7
+use super::{instances, lineage, secrets};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;

@@ -417,15 +417,8 @@ impl Download {
     /// Decides whether to go on after a failure, and waits before that.
     async fn wait_after(&mut self, error: Error) -> Result<()> {
         // Something in between that has lost its server answers with no TLS, or hangs up.
-<<<<<<< HEAD
-        let has_answered = self.head.status != 0;
-        let passes =
-            is_passing(&error) || (has_answered && matches!(error, Error::Handshake { .. }));
-        if !passes {
-=======
         let lost = self.head.status != 0 && matches!(error, Error::Handshake { .. });
         if !lost && !is_passing(&error) {
->>>>>>> 1e19b652cdb199e83a03ea97553bb31fa96b61a7
             return Err(error);
         }
         self.failures += 1;
