@@ -54,7 +54,7 @@ const TABLE: &[(&str, &str, Statuses)] = &[
     ("POST", "/1.0/images/PUBLIC/rollback", [403, 403, 403, 400]),
     ("GET", "/1.0/instances", [403, 403, 403, 200]),
     ("GET", "/1.0/instances?recursion=2", [403, 403, 403, 200]),
-    ("POST", "/1.0/instances", [403, 403, 403, 503]),
+    ("POST", "/1.0/instances", [403, 403, 403, 400]),
     ("GET", "/1.0/containers", [403, 403, 403, 200]),
     ("GET", "/1.0/instances/c1", [403, 403, 403, 404]),
     ("PUT", "/1.0/instances/c1", [403, 403, 403, 404]),

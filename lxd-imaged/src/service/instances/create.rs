@@ -66,13 +66,13 @@ pub fn create(app: &Arc<App>, caller: &Caller, post: InstancesPost) -> Result<Op
     if !post.instance_type.is_empty() {
         return Err(Error::BadRequest("sizes of clouds (instance_type) are not known here".into()));
     }
-    if let Some(missing) = app.runtime.missing() {
-        return Err(Error::NoRuntime(missing.to_owned()));
-    }
     let profiles = images::known_profiles(post.put.profiles.clone())?;
     check_config(&post.put.config)?;
     check_devices(&post.put.devices)?;
     let origin = origin(app, &post.source)?;
+    if let Some(missing) = app.runtime.missing() {
+        return Err(Error::NoRuntime(missing.to_owned()));
+    }
     let name = match post.name.as_str() {
         "" => invent(app)?,
         name => name.parse().map_err(invalid)?,
