@@ -1,12 +1,13 @@
 //! The daemon's parts, built once and shared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lxd_proto::event::Requestor;
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::instance::InstanceName;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +73,8 @@ pub struct App {
     pub runtime: Runtime,
     /// Held while an instance is changed.
     pub locks: Locks,
+    /// Instances that are ended to be started again.
+    pub restarting: Mutex<HashSet<InstanceName>>,
     /// Cancelled when instances are ended because the daemon ends: they are to start again.
     pub unwatched: CancellationToken,
     /// Held while an object is read, changed and written back.

@@ -90,6 +90,11 @@ impl Disks {
         self.runtime.ids().base
     }
 
+    /// How many users and groups an instance has.
+    pub fn ids(&self) -> u32 {
+        self.runtime.ids().size
+    }
+
     /// What belongs to an instance or a snapshot.
     pub fn home(&self, owner: &Owner) -> PathBuf {
         match owner {
@@ -121,7 +126,8 @@ impl Disks {
         cancel: &CancellationToken,
     ) -> Result<()> {
         self.build(&Owner::Instance(name.clone()), |home| {
-            make(home, 0o711)?;
+            // Closed until the runtime lets the root user of instances pass through.
+            make(home, 0o700)?;
             match (definition.disk, &definition.image) {
                 (Disk::Overlay, Some(image)) => {
                     self.make_layer(home, &self.tree(image).join("rootfs"))
@@ -153,7 +159,8 @@ impl Disks {
     ) -> Result<()> {
         let source = self.home(from);
         self.build(to, |home| {
-            make(home, 0o711)?;
+            // Closed until the runtime lets the root user of instances pass through.
+            make(home, 0o700)?;
             match disk {
                 Disk::Overlay => {
                     copy(&source.join("upper"), &home.join("upper"), 0, cancel)?;

@@ -126,6 +126,7 @@ async fn start_held(
         disks: Disks::new(directory.clone(), runtime.clone()),
         runtime,
         locks: Locks::default(),
+        restarting: parking_lot::Mutex::default(),
         unwatched: CancellationToken::new(),
         edits: tokio::sync::Mutex::default(),
         identity: Arc::new(identity.await??),

@@ -44,9 +44,8 @@ pub(super) async fn get(
     }
 }
 
-fn described(mut found: File) -> Response {
-    let kept = found.keep();
-    let File { uid, gid, mode, modified, kind, .. } = found;
+fn described(found: File) -> Response {
+    let File { uid, gid, mode, modified, kind } = found;
     let (kind, mut response) = match kind {
         Kind::Directory(names) => ("directory", Reply::json(&names).into_response()),
         Kind::Symlink(target) => {
@@ -57,7 +56,6 @@ fn described(mut found: File) -> Response {
             // A file that grows meanwhile is cut: its length is said first.
             let mut left = size;
             let stream = stream.map(move |piece| {
-                let _kept = &kept;
                 piece.map(|mut piece| {
                     piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
                     left -= piece.len() as u64;

@@ -80,7 +80,10 @@ pub fn create(app: &Arc<App>, caller: &Caller, post: InstancesPost) -> Result<Op
     let about = about_both(description::INSTANCE_CREATE, &name);
     let (task, caller) = (app.clone(), caller.clone());
     app.operations.spawn(about, async move |context| {
-        let held = task.locks.hold(&name).await;
+        let held = match &origin {
+            Origin::Copy(record, ..) => task.locks.hold_both(&name, &record.name).await,
+            _ => (task.locks.hold(&name).await, None),
+        };
         if task.catalog.instances.get(&name).is_ok() {
             return Err(Error::InstanceExists.into());
         }
@@ -313,9 +316,6 @@ impl Maker<'_> {
         alone: bool,
         cancel: CancellationToken,
     ) -> Result<()> {
-        // Neither may change while it is copied; the new name comes first in no order of names,
-        // but nobody else waits for it while holding the old one.
-        let _held = self.app.locks.hold(&record.name).await;
         let record = self.app.catalog.instances.get(&record.name)?;
         let (of, owner) = match snapshot {
             None => (&record.definition, Owner::Instance(record.name.clone())),

@@ -126,10 +126,7 @@ pub fn rename(
     let about = about(description::INSTANCE_RENAME, from);
     let (task, caller, from) = (app.clone(), caller.clone(), from.clone());
     app.operations.spawn(about, async move |_| {
-        // In the order of the names, as everybody does who needs two.
-        let (first, second) = if from < to { (&from, &to) } else { (&to, &from) };
-        let _first = task.locks.hold(first).await;
-        let _second = task.locks.hold(second).await;
+        let _held = task.locks.hold_both(&from, &to).await;
         task.catalog.instances.get(&from)?;
         if task.catalog.instances.get(&to).is_ok() {
             return Err(Error::NameTaken(to.to_string()).into());

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::power::environment;
 use super::streams::{carry_in, carry_out};
-use super::{about_both, expanded, runtime, tell};
+use super::{about_both, check_id, expanded, runtime, tell};
 use crate::app::{App, Caller};
 use crate::disks::Owner;
 use crate::error::{Error, Result};
@@ -65,6 +65,8 @@ pub fn exec(
     if post.command.first().is_none_or(String::is_empty) {
         return Err(Error::BadRequest("there is no command to run".into()));
     }
+    check_id(app, "user", post.user)?;
+    check_id(app, "group", post.group)?;
     let (config, _) = expanded(&record.definition);
     let variables = variables(&post, environment(&config));
     let texts = variables.iter().flat_map(|(name, value)| [name, value]).chain(&post.command);

@@ -12,9 +12,8 @@ use jiff::Timestamp;
 use lxd_proto::event::action;
 use lxd_proto::instance::InstanceName;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::OwnedMutexGuard;
 
-use super::{blocking, runtime, tell};
+use super::{blocking, check_id, runtime, tell};
 use crate::app::{App, Caller};
 use crate::confined::{Owned, Root};
 use crate::error::{Error, Result};
@@ -35,15 +34,6 @@ pub struct File {
     pub modified: Timestamp,
     /// What it is, and what is in it.
     pub kind: Kind,
-    /// The instance does not change as long as its file is read, unless it runs.
-    held: Option<Held>,
-}
-
-impl File {
-    /// What must be kept until the file has been read.
-    pub fn keep(&mut self) -> impl Send + 'static {
-        self.held.take()
-    }
 }
 
 /// What a path inside an instance holds.
@@ -92,39 +82,27 @@ fn inside(path: &str) -> Result<PathBuf> {
     Ok(Path::new("/").join(path.trim_start_matches('/')))
 }
 
-/// The root of an instance, which stays in place as long as this is held.
-#[derive(Debug)]
-struct Held {
-    app: Arc<App>,
-    name: InstanceName,
-    stopped: bool,
-    _lock: OwnedMutexGuard<()>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.stopped
-            && let Err(error) = self.app.disks.unmount(&self.name)
-        {
-            tracing::warn!(%error, "the root of a stopped instance stays mounted");
-        }
-    }
-}
-
 /// Does something with the root of an instance, which is mounted for it if need be.
+///
+/// A file that is opened stays usable: it is read and written without holding anybody up.
 async fn with_root<T: Send + 'static>(
     app: &Arc<App>,
     name: &InstanceName,
     work: impl FnOnce(&Root, u32) -> Result<T> + Send + 'static,
-) -> Result<(T, Held)> {
-    let lock = app.locks.hold(name).await;
+) -> Result<T> {
+    let _held = app.locks.hold(name).await;
     let record = app.catalog.instances.get(name)?;
     let stopped = runtime::is_stopped(app, name);
-    let held = Held { app: app.clone(), name: name.clone(), stopped, _lock: lock };
+    let (task, name) = (app.clone(), name.clone());
     blocking(move || {
-        let path = held.app.disks.mount(&held.name, &record.definition)?;
+        let path = task.disks.mount(&name, &record.definition)?;
         let root = Root::of_instance(&path)?;
-        Ok((work(&root, held.app.disks.base())?, held))
+        let done = work(&root, task.disks.base());
+        drop(root);
+        if stopped && let Err(error) = task.disks.unmount(&name) {
+            tracing::warn!(%error, "the root of a stopped instance stays mounted");
+        }
+        done
     })
     .await
 }
@@ -140,7 +118,7 @@ pub async fn read(
     path: &str,
 ) -> Result<File> {
     let path = inside(path)?;
-    let (mut file, held) = with_root(app, name, move |root, base| {
+    let file = with_root(app, name, move |root, base| {
         let found = root.metadata(&path)?;
         let kind = if found.is_symlink() {
             Kind::Symlink(root.read_link(&path)?.into_vec())
@@ -153,8 +131,6 @@ pub async fn read(
         Ok(described(&found, base, kind))
     })
     .await?;
-    // A running instance is not held up by who reads its files.
-    file.held = Some(held).filter(|held| held.stopped && matches!(file.kind, Kind::File(..)));
     tell(app, Some(caller), action::INSTANCE_FILE_RETRIEVED, name, &[]);
     Ok(file)
 }
@@ -166,7 +142,6 @@ fn described(found: &Metadata, base: u32, kind: Kind) -> File {
         mode: found.mode() & 0o7777,
         modified: Timestamp::from_second(found.mtime()).unwrap_or_default(),
         kind,
-        held: None,
     }
 }
 
@@ -186,6 +161,8 @@ where
     S: Stream<Item = Result<Bytes>> + Unpin,
 {
     let path = inside(path)?;
+    check_id(app, "user", written.uid)?;
+    check_id(app, "group", written.gid)?;
     let owned = move |base: u32, usual: u32| Owned {
         uid: base.saturating_add(written.uid),
         gid: base.saturating_add(written.gid),
@@ -215,7 +192,7 @@ where
             .await?;
         }
         WrittenKind::File { append } => {
-            let (file, held) = with_root(app, name, move |root, base| {
+            let file = with_root(app, name, move |root, base| {
                 if append {
                     match root.append_file(&path) {
                         Ok(file) => return Ok(file),
@@ -226,15 +203,12 @@ where
                 Ok(root.create_file(&path, owned(base, 0o644))?)
             })
             .await?;
-            let held = Some(held).filter(|held| held.stopped);
             let trouble = |error| Error::io("cannot write the file", error);
             let mut file = tokio::fs::File::from_std(file);
             while let Some(bytes) = body.next().await.transpose()? {
                 file.write_all(&bytes).await.map_err(trouble)?;
             }
             file.flush().await.map_err(trouble)?;
-            drop(file);
-            drop(held);
         }
     }
     tell(app, Some(caller), action::INSTANCE_FILE_PUSHED, name, &[]);

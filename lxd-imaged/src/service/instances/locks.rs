@@ -24,4 +24,16 @@ impl Locks {
         };
         lock.lock_owned().await
     }
+
+    /// Waits for two instances, in the order in which everybody does who needs two.
+    pub async fn hold_both(
+        &self,
+        one: &InstanceName,
+        other: &InstanceName,
+    ) -> (OwnedMutexGuard<()>, Option<OwnedMutexGuard<()>>) {
+        let (first, second) = if one < other { (one, other) } else { (other, one) };
+        let first_held = self.hold(first).await;
+        let second_held = if first == second { None } else { Some(self.hold(second).await) };
+        (first_held, second_held)
+    }
 }

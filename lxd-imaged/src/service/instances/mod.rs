@@ -145,3 +145,12 @@ pub async fn sweep(app: &Arc<App>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Refuses a user or group that no instance has.
+fn check_id(app: &App, what: &str, id: u32) -> Result<()> {
+    let ids = app.disks.ids();
+    if id < ids {
+        return Ok(());
+    }
+    Err(Error::BadRequest(format!("{what} {id} is none of the {ids} that an instance has")))
+}

@@ -16,6 +16,7 @@ use crate::app::{App, Caller};
 use crate::db::InstanceRecord;
 use crate::error::{Error, Result};
 use crate::lxc::{Bridge, HardwareAddress, Nic, Spec};
+use crate::ops::Context;
 use crate::rootfs::templates::{self, Trigger};
 use crate::service::images;
 use crate::template;
@@ -77,24 +78,18 @@ pub fn set_state(
     let about = about(description(action), name);
     let (task, caller, name) = (app.clone(), caller.clone(), name.clone());
     app.operations.spawn(about, async move |context| {
-        let _held = task.locks.hold(&name).await;
         let caller = Some(&caller);
-        let cancel = context.cancelled();
-        if matches!(action, Action::Stop | Action::Restart) && end != End::Killed {
-            context.may_cancel(true);
-        }
-        let work = async {
-            match action {
-                Action::Start => start(&task, caller, &name).await,
-                Action::Stop => stop(&task, caller, &name, end).await,
-                Action::Restart => restart(&task, caller, &name, end).await,
-                Action::Freeze => freeze(&task, caller, &name),
-                Action::Unfreeze => unfreeze(&task, caller, &name),
+        match action {
+            Action::Stop => stop(&task, caller, &name, end, &context).await?,
+            Action::Restart => restart(&task, caller, &name, end, &context).await?,
+            Action::Start | Action::Freeze | Action::Unfreeze => {
+                let _held = task.locks.hold(&name).await;
+                match action {
+                    Action::Freeze => freeze(&task, caller, &name)?,
+                    Action::Unfreeze => unfreeze(&task, caller, &name)?,
+                    _ => start(&task, caller, &name).await?,
+                }
             }
-        };
-        tokio::select! {
-            done = work => done?,
-            () = cancel.cancelled() => return Err(Error::Cancelled.into()),
         }
         Ok(None)
     })
@@ -210,21 +205,54 @@ pub(super) fn environment(config: &lxd_proto::instance::Config) -> BTreeMap<Stri
     config.iter().filter_map(variable).collect()
 }
 
-/// Stops an instance that its caller holds.
+/// Stops an instance.
 async fn stop(
     app: &Arc<App>,
     caller: Option<&Caller>,
     name: &InstanceName,
     end: End,
+    context: &Context,
 ) -> Result<()> {
-    let status = runtime::status(app, name);
-    if status == InstanceStatus::Stopped {
+    if runtime::is_stopped(app, name) {
         return Err(Error::BadRequest("The instance is already stopped".into()));
     }
-    halt(app, name, end).await?;
-    settle(app, name, true).await?;
-    tell(app, caller, action::INSTANCE_STOPPED, name, &[]);
-    Ok(())
+    halt_or_give_up(app, name, end, context).await?;
+    let _held = app.locks.hold(name).await;
+    // Whoever watches it may have been quicker.
+    match app.catalog.instances.get(name) {
+        Ok(record) if ran(&record) && runtime::is_stopped(app, name) => {
+            settle(app, name, true).await?;
+            let action = match end {
+                End::Killed => action::INSTANCE_STOPPED,
+                End::Clean(_) => action::INSTANCE_SHUTDOWN,
+            };
+            tell(app, caller, action, name, &[]);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends what runs of an instance; asked to stop, it stops waiting. Nobody is held up meanwhile: a
+/// forced stop may overtake a clean one that the instance ignores.
+async fn halt_or_give_up(
+    app: &Arc<App>,
+    name: &InstanceName,
+    end: End,
+    context: &Context,
+) -> Result<()> {
+    if end == End::Killed {
+        let _held = app.locks.hold(name).await;
+        return halt(app, name, end).await;
+    }
+    context.may_cancel(true);
+    let cancelled = context.cancelled();
+    let outcome = tokio::select! {
+        halted = halt(app, name, end) => halted,
+        () = cancelled.cancelled() => Err(Error::Cancelled),
+    };
+    context.may_cancel(false);
+    outcome
 }
 
 /// Ends what runs of an instance.
@@ -241,16 +269,39 @@ async fn restart(
     caller: Option<&Caller>,
     name: &InstanceName,
     end: End,
+    context: &Context,
 ) -> Result<()> {
-    let status = runtime::status(app, name);
-    if status == InstanceStatus::Stopped {
+    if runtime::is_stopped(app, name) {
         return Err(Error::BadRequest("The instance is already stopped".into()));
     }
-    halt(app, name, end).await?;
+    // It is not over: an ephemeral one stays.
+    let _restarting = Restarting::begin(app, name);
+    halt_or_give_up(app, name, end, context).await?;
+    let _held = app.locks.hold(name).await;
+    app.catalog.instances.get(name)?;
     unmount(app, name).await;
     start(app, None, name).await?;
     tell(app, caller, action::INSTANCE_RESTARTED, name, &[]);
     Ok(())
+}
+
+/// Says that the end of an instance is not to be noticed, as long as it is held.
+struct Restarting<'a> {
+    app: &'a App,
+    name: &'a InstanceName,
+}
+
+impl<'a> Restarting<'a> {
+    fn begin(app: &'a App, name: &'a InstanceName) -> Self {
+        app.restarting.lock().insert(name.clone());
+        Self { app, name }
+    }
+}
+
+impl Drop for Restarting<'_> {
+    fn drop(&mut self) {
+        self.app.restarting.lock().remove(self.name);
+    }
 }
 
 fn freeze(app: &Arc<App>, caller: Option<&Caller>, name: &InstanceName) -> Result<()> {
@@ -327,7 +378,7 @@ fn watch(app: &Arc<App>, name: &InstanceName) {
             if runtime::status(&app, &name) != InstanceStatus::Stopped {
                 continue;
             }
-            if !ran(&record) {
+            if !ran(&record) || app.restarting.lock().contains(&name) {
                 return;
             }
             match settle(&app, &name, true).await {
