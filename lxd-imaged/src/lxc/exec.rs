@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::channel::{self, Invocation, Reply, Request};
@@ -25,6 +26,9 @@ use super::{Error, Runtime, attach, helper, sys};
 
 /// How long it may take until the command is executed.
 const BEGIN: Duration = Duration::from_secs(30);
+/// How long a terminal is read after the command has ended, while other processes hold it: what
+/// the command wrote last may still be on its way through the kernel.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// What a pipe holds: large transfers need fewer turns.
 const PIPE: usize = 256 << 10;
 /// The highest signal of Linux.
@@ -142,6 +146,31 @@ pub struct Terminal {
 struct Ended {
     token: CancellationToken,
     waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Since the end: when output that does not come is no longer waited for.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Ended {
+    fn new(token: CancellationToken) -> Self {
+        let waiting = Box::pin(token.clone().cancelled_owned());
+        Self { token, waiting, patience: None }
+    }
+
+    /// Ready when the command has ended and nothing came for a while.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.patience.is_none() {
+            ready!(self.waiting.as_mut().poll(context));
+        }
+        let patience = || Box::pin(tokio::time::sleep(PATIENCE));
+        self.patience.get_or_insert_with(patience).as_mut().poll(context)
+    }
+
+    /// Something came.
+    fn restart(&mut self) {
+        if let Some(patience) = &mut self.patience {
+            patience.as_mut().reset(Instant::now() + PATIENCE);
+        }
+    }
 }
 
 impl std::fmt::Debug for Ended {
@@ -158,17 +187,15 @@ impl AsyncRead for Terminal {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            // Before reading: what is not there after the end will not come.
-            let ended = this.ended.waiting.as_mut().poll(context).is_ready();
-            let mut guard = match this.master.poll_read_ready(context) {
-                Poll::Ready(guard) => guard?,
-                Poll::Pending if ended => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
+            let Poll::Ready(guard) = this.master.poll_read_ready(context) else {
+                return this.ended.poll(context).map(Ok);
             };
+            let mut guard = guard?;
             let space = buffer.initialize_unfilled();
             let read = guard.try_io(|master| Ok(rustix::io::read(master.get_ref(), space)?));
             match read {
                 Ok(Ok(read)) => {
+                    this.ended.restart();
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
@@ -177,7 +204,6 @@ impl AsyncRead for Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_) if ended => return Poll::Ready(Ok(())),
                 Err(_) => {}
             }
         }
@@ -339,8 +365,7 @@ impl Runtime {
         let io = match (ours, &master) {
             (Some((stdin, stdout, stderr)), _) => Io::Pipes { stdin, stdout, stderr },
             (None, Some(master)) => {
-                let waiting = Box::pin(ended.clone().cancelled_owned());
-                let ended = Ended { token: ended, waiting };
+                let ended = Ended::new(ended);
                 Io::Terminal(Terminal { master: Arc::clone(master), ended })
             }
             (None, None) => return Err(step("open a terminal")(io::ErrorKind::NotFound.into())),

@@ -235,9 +235,9 @@ impl Runtime {
         monitor::find(&self.directory(name)).ok_or_else(|| Error::NotRunning(name.clone()))
     }
 
-    /// The first process of an instance that runs.
+    /// The first process of an instance that runs; none while it boots once more.
     fn init(&self, name: &Name) -> Result<monitor::Process, Error> {
-        monitor::init(&self.monitor(name)?).ok_or_else(|| Error::NotRunning(name.clone()))
+        monitor::ready(&self.monitor(name)?).ok_or_else(|| Error::NotRunning(name.clone()))
     }
 }
 

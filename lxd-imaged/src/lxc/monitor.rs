@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
@@ -82,6 +83,18 @@ pub(super) fn note(directory: &Path, pid_file: &Path) -> io::Result<Process> {
 /// Forgets what was noted.
 pub(super) fn forget(directory: &Path) {
     let _ = std::fs::remove_file(directory.join(NOTE));
+}
+
+/// The first process of an instance once it is the instance's own program.
+///
+/// Before that, liblxc still works in it, and its namespaces may show the host.
+pub(super) fn ready(monitor: &Process) -> Option<Process> {
+    let init = init(monitor)?;
+    let program = |pid: i32| {
+        let status = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some((status.dev(), status.ino()))
+    };
+    (program(init.pid)? != program(monitor.pid)?).then_some(init)
 }
 
 /// The first process of an instance: the monitor's child that is number 1 where it lives.

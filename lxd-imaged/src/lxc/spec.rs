@@ -167,6 +167,8 @@ impl Spec {
     ) -> Result<String, Error> {
         let mut lines = Lines("# Written at every start; changes are lost.\n".to_owned());
         lines.path("lxc.rootfs.path", "dir:", &self.rootfs)?;
+        // An overlay has this from its mount, a plain copy of an image from here.
+        lines.set("lxc.rootfs.options", "nodev")?;
         lines.set("lxc.uts.name", hostname(&self.hostname)?)?;
         for kind in ["u", "g"] {
             lines.set("lxc.idmap", format!("{kind} 0 {} {}", ids.base, ids.size))?;

@@ -29,7 +29,7 @@ pub enum Status {
 pub struct State {
     /// Whether it runs.
     pub status: Status,
-    /// Its first process, as the host numbers it; 0 if it does not run.
+    /// Its first process, as the host numbers it; 0 if there is none at this moment.
     pub pid: i32,
     /// Bytes of memory.
     pub memory: u64,
@@ -141,11 +141,11 @@ impl State {
 impl Runtime {
     /// Whether an instance runs: a few small reads.
     pub fn status(&self, name: &Name) -> Status {
-        match self.init(name) {
-            Err(_) => Status::Stopped,
-            Ok(init) if Hierarchies::mounted().is_frozen(init.pid()) => Status::Frozen,
-            Ok(_) => Status::Running,
-        }
+        let Ok(monitor) = self.monitor(name) else { return Status::Stopped };
+        // Without a first process it is on its way up, or down, or up again.
+        let init = monitor::ready(&monitor);
+        let frozen = init.is_some_and(|init| Hierarchies::mounted().is_frozen(init.pid()));
+        if frozen { Status::Frozen } else { Status::Running }
     }
 
     /// The states of instances, in the order of their names. One thread looks at all networks.
@@ -171,18 +171,19 @@ impl Runtime {
     /// Leaves the calling thread in the network namespace of one of them.
     fn states_here(&self, names: &[Name]) -> Vec<State> {
         let hierarchies = Hierarchies::mounted();
-        let inits: Vec<Option<Process>> = names
-            .iter()
-            .map(|name| monitor::init(&monitor::find(&self.directory(name))?))
-            .collect();
+        let monitors: Vec<Option<Process>> =
+            names.iter().map(|name| monitor::find(&self.directory(name))).collect();
         // Before this thread goes elsewhere.
-        let any = inits.iter().any(Option::is_some);
+        let any = monitors.iter().any(Option::is_some);
         let host = if any { netlink::names().unwrap_or_default() } else { Vec::new() };
-        let state = |init: Option<Process>| match init {
-            Some(init) => running(&init, &hierarchies, &host),
+        let state = |monitor: Option<Process>| match monitor {
+            Some(monitor) => match monitor::ready(&monitor) {
+                Some(init) => running(&init, &hierarchies, &host),
+                None => State { status: Status::Running, ..State::stopped() },
+            },
             None => State::stopped(),
         };
-        inits.into_iter().map(state).collect()
+        monitors.into_iter().map(state).collect()
     }
 }
 

@@ -45,8 +45,7 @@ async fn what_an_instance_writes_belongs_to_its_own_ids() {
 async fn device_nodes_of_an_image_do_nothing() {
     let machine = Machine::new();
     let node = machine.tree().join("stolen");
-    let made = Program::new("mknod").args(["-m", "666"]).arg(&node).args(["c", "1", "5"]).status();
-    assert!(made.unwrap().success());
+    program("mknod", &["-m", "666", node.to_str().unwrap(), "c", "1", "5"]);
     let name = machine.started("c1").await;
     let read = machine.run(&name, shell("head -c 1 /stolen"), b"").await;
     assert_ne!(read.status, 0, "{read:?}");
@@ -148,4 +147,32 @@ async fn full(machine: &Machine, name: &lxd_imaged::lxc::Name) {
             return;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_can_be_a_plain_copy() {
+    let machine = Machine::new();
+    let mut spec = machine.prepare("c1");
+    let base = machine.runtime.ids().base;
+    let plain = machine.directory(&spec.name).join("plain");
+    program("cp", &["-a", machine.tree().to_str().unwrap(), plain.to_str().unwrap()]);
+    program("chown", &["-hR", &format!("{base}:{base}"), plain.to_str().unwrap()]);
+    program("mknod", &["-m", "666", plain.join("zero").to_str().unwrap(), "c", "1", "5"]);
+    spec.rootfs = plain;
+    machine.runtime.start(&spec).await.unwrap();
+    machine.shell(&spec.name, "touch /root/new").await;
+    let read = machine.run(&spec.name, shell("head -c 1 /zero"), b"").await;
+    assert!(read.status != 0 && read.stderr.contains("ermission denied"), "{read:?}");
+}
+
+#[test]
+fn overlays_work_here() {
+    let machine = Machine::new();
+    assert_eq!(machine.runtime.no_overlay(), None);
+    assert!(!machine.root().join(".overlay-probe").exists());
+}
+
+/// Runs a program of the host, which must succeed.
+fn program(name: &str, arguments: &[&str]) {
+    assert!(Program::new(name).args(arguments).status().unwrap().success(), "{name}");
 }

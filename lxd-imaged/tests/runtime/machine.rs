@@ -44,6 +44,7 @@ const PROGRAMS: &[&str] = &[
     "tail",
     "tee",
     "touch",
+    "tr",
     "true",
     "tty",
     "umount",
