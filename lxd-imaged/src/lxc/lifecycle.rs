@@ -33,7 +33,7 @@ impl Runtime {
             return Err(Error::Running(spec.name.clone()));
         }
         self.prepare(spec, &directory)?;
-        let [log, pid_file] = ["lxc.log", "monitor.pid"].map(|name| directory.join(name));
+        let [log, pid_file] = ["lxc.log", monitor::PID_FILE].map(|name| directory.join(name));
         let mut launch = Command::new(&self.inner.helper);
         launch.arg(helper::LAUNCH).arg(program);
         launch.arg("--name").arg(spec.name.as_str());
@@ -70,7 +70,7 @@ impl Runtime {
     /// Writes what liblxc reads, and removes what an earlier start has left.
     fn prepare(&self, spec: &Spec, directory: &Path) -> Result<(), Error> {
         let [config, policy, log, pid_file] =
-            ["config", "seccomp", "lxc.log", "monitor.pid"].map(|name| directory.join(name));
+            ["config", "seccomp", "lxc.log", monitor::PID_FILE].map(|name| directory.join(name));
         monitor::forget(directory);
         for old in [&log, &pid_file] {
             let _ = std::fs::remove_file(old);

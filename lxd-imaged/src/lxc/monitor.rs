@@ -14,6 +14,10 @@ use super::sys;
 
 /// The note about a monitor, in an instance's directory: boot, process id, start time.
 const NOTE: &str = "monitor";
+/// Where liblxc writes the monitor's process id, before the instance runs.
+pub(super) const PID_FILE: &str = "monitor.pid";
+/// How liblxc's monitors call themselves, before the directory and the name of their instance.
+const TITLE: &str = "[lxc monitor]";
 
 /// A process that can be signalled and waited for without mistaking it for a later one.
 #[derive(Debug)]
@@ -53,6 +57,30 @@ impl Process {
 
 /// The monitor of the instance in `directory`, if it runs.
 pub(super) fn find(directory: &Path) -> Option<Process> {
+    noted(directory).or_else(|| adopt(directory))
+}
+
+/// The monitor that was not noted, because the daemon ended in the middle of a start.
+fn adopt(directory: &Path) -> Option<Process> {
+    let pid_file = directory.join(PID_FILE);
+    let pid: i32 = std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok()?;
+    let process = Process::open(pid)?;
+    // What the process calls itself, now that it cannot become another one.
+    let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let title = String::from_utf8_lossy(&title);
+    let (above, name) = (directory.parent()?.to_str()?, directory.file_name()?.to_str()?);
+    let ours = title.trim_end_matches('\0') == format!("{TITLE} {above} {name}");
+    if !ours {
+        return None;
+    }
+    if let Err(error) = note(directory, &pid_file) {
+        tracing::warn!(%error, instance = name, "a running instance could not be noted");
+    }
+    Some(process)
+}
+
+/// The monitor as it was noted.
+fn noted(directory: &Path) -> Option<Process> {
     let note = std::fs::read_to_string(directory.join(NOTE)).ok()?;
     let mut parts = note.split_whitespace();
     let (boot, pid, start) = (parts.next()?, parts.next()?, parts.next()?);

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::power::environment;
-use super::streams::{carry_in, carry_out};
+use super::streams::{LEFT_OVER, carry_in, carry_out};
 use super::{about_both, check_id, expanded, runtime, tell};
 use crate::app::{App, Caller};
 use crate::disks::Owner;
@@ -69,8 +69,11 @@ pub fn exec(
     check_id(app, "group", post.group)?;
     let (config, _) = expanded(&record.definition);
     let variables = variables(&post, environment(&config));
-    let texts = variables.iter().flat_map(|(name, value)| [name, value]).chain(&post.command);
-    if texts.map(String::len).sum::<usize>() > LONGEST {
+    let texts = || variables.iter().flat_map(|(name, value)| [name, value]).chain(&post.command);
+    if texts().any(|text| text.contains('\0')) || post.cwd.contains('\0') {
+        return Err(Error::BadRequest("a command and its environment hold no zero bytes".into()));
+    }
+    if texts().map(String::len).sum::<usize>() > LONGEST {
         return Err(Error::BadRequest("the command and its environment are too long".into()));
     }
     let command = Command {
@@ -250,10 +253,20 @@ impl Session {
             let (out, err) = paths.map_or((None, None), |(out, err)| (Some(out), Some(err)));
             let cancelled = context.cancelled();
             let ran = async {
-                let kept = async { tokio::join!(keep(stdout, out), keep(stderr, err)) };
-                let (status, (out, err)) = tokio::join!(process.wait(), kept);
-                out.and(err).map_err(|e| Error::io("cannot keep what the command said", e))?;
-                status.map_err(lost)
+                let kept = async { tokio::try_join!(keep(stdout, out), keep(stderr, err)) };
+                tokio::pin!(kept);
+                let status = tokio::select! {
+                    status = process.wait() => status.map_err(lost)?,
+                    kept = &mut kept => {
+                        kept.map_err(unkept)?;
+                        return process.wait().await.map_err(lost);
+                    }
+                };
+                // Others that it has left behind are not waited for.
+                if let Ok(kept) = tokio::time::timeout(LEFT_OVER, kept).await {
+                    kept.map_err(unkept)?;
+                }
+                Ok::<_, Error>(status)
             };
             let status = tokio::select! {
                 status = ran => status?,
@@ -329,6 +342,10 @@ async fn feed(input: Socket, stdin: impl AsyncWrite + Unpin) {
 async fn killed(process: &Process) -> std::io::Result<i32> {
     process.kill()?;
     process.wait().await
+}
+
+fn unkept(error: std::io::Error) -> Error {
+    Error::io("cannot keep what the command said", error)
 }
 
 fn lost(error: std::io::Error) -> Error {

@@ -110,25 +110,30 @@ pub(super) async fn start(
     }
     let spec = spec(app, &record)?;
     let (task, prepared) = (app.clone(), record.clone());
-    let started = async {
+    let start = async {
         blocking(move || prepare(&task, &prepared)).await?;
         Ok(app.runtime.start(&spec).await?)
     };
-    if let Err(error) = started.await {
+    if let Err(error) = start.await {
         unmount(app, name).await;
         return Err(error);
     }
+    started(app, &record).await?;
+    watch(app, name);
+    tell(app, caller, action::INSTANCE_STARTED, name, &[]);
+    Ok(())
+}
+
+/// Records that an instance runs.
+async fn started(app: &App, record: &InstanceRecord) -> Result<()> {
     let now = images::stored(app.clock.now());
-    update(app, &record, |record| {
+    update(app, record, |record| {
         record.last_used_at = now;
         let config = &mut record.definition.config;
         config.remove(key::APPLY_TEMPLATE);
         config.insert(key::LAST_POWER.to_owned(), RUNNING.to_owned());
     })
-    .await?;
-    watch(app, name);
-    tell(app, caller, action::INSTANCE_STARTED, name, &[]);
-    Ok(())
+    .await
 }
 
 /// Mounts the root and writes what the image's templates say.
@@ -397,9 +402,17 @@ fn watch(app: &Arc<App>, name: &InstanceName) {
 pub async fn recover(app: &Arc<App>) {
     let all = app.catalog.instances.all();
     for record in &all {
-        if runtime::status(app, &record.name) != InstanceStatus::Stopped {
-            watch(app, &record.name);
+        if runtime::is_stopped(app, &record.name) {
+            unmount(app, &record.name).await;
+            continue;
         }
+        // Perhaps the daemon ended before it could say so.
+        if !ran(record)
+            && let Err(error) = started(app, record).await
+        {
+            tracing::warn!(instance = %record.name, %error, "cannot record a running instance");
+        }
+        watch(app, &record.name);
     }
     let due: Vec<InstanceName> = all
         .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::sockets::Frame;
@@ -13,7 +13,9 @@ use crate::ops::sockets::Frame;
 /// Bytes of one message.
 const PIECE: usize = 64 << 10;
 /// How long more is waited for in the stream of a process that is gone.
-const LEFT_OVER: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long such a stream is read at most; what the process itself has said is there at once.
+pub(super) const LEFT_OVER: Duration = Duration::from_secs(2);
 
 /// Everything that comes from `from`, up to the end of the stream or of the client.
 ///
@@ -39,17 +41,26 @@ pub(super) async fn carry_out(
 ) {
     let mut buffer = BytesMut::with_capacity(PIECE);
     let mut heard = true;
+    let mut last = None;
     loop {
         if buffer.capacity() < PIECE / 4 {
             buffer.reserve(PIECE);
         }
-        let read = tokio::select! {
-            biased;
-            read = from.read_buf(&mut buffer) => read,
-            () = exited.cancelled() => match timeout(LEFT_OVER, from.read_buf(&mut buffer)).await {
-                Ok(read) => read,
-                Err(_) => break,
+        let read = match last {
+            None => tokio::select! {
+                read = from.read_buf(&mut buffer) => read,
+                () = exited.cancelled() => {
+                    last = Some(Instant::now() + LEFT_OVER);
+                    continue;
+                }
             },
+            // What is there comes at once; whoever else goes on writing is not listened to.
+            Some(last) => {
+                match timeout(PAUSE.min(last - Instant::now()), from.read_buf(&mut buffer)).await {
+                    Ok(read) => read,
+                    Err(_) => break,
+                }
+            }
         };
         match read {
             // A terminal whose last user is gone reports an error.
@@ -93,6 +104,22 @@ mod tests {
         near.write_all(&[1; 1000]).await.unwrap();
         drop(near);
         carried.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_others_write_after_the_end_of_the_process_is_not_waited_for() {
+        let (mut near, far) = duplex(1000);
+        let (sender, mut receiver) = mpsc::channel(1);
+        let exited = CancellationToken::new();
+        let carried = tokio::spawn(carry_out(far, sender, exited.clone()));
+        near.write_all(b"last words").await.unwrap();
+        exited.cancel();
+        let Some(Frame::Data(bytes)) = receiver.recv().await else { panic!("nothing came") };
+        assert_eq!(bytes, "last words");
+        // The other end stays open.
+        assert_eq!(receiver.recv().await, Some(Frame::end()));
+        carried.await.unwrap();
+        drop(near);
     }
 
     #[tokio::test]
