@@ -23,6 +23,8 @@ pub enum Kind {
     Compression,
     /// A network interface of the host.
     Interface,
+    /// A proxy: `http://` or `https://`, or a host with a port.
+    Proxy,
     /// An architecture name.
     Architecture,
     /// Numbers with units `M`, `H`, `d`, `w`, `m`, `y`, separated by spaces.
@@ -93,8 +95,8 @@ pub const KEYS: &[Key] = &[
     key(HTTPS_ALLOWED_ORIGIN, Kind::Text, "", "CORS: allowed origin"),
     key("core.https_trusted_proxy", Kind::Text, "", "proxies whose forwarded address is believed"),
     key("core.metrics_address", Kind::Address, "", "address of the metrics listener"),
-    key(PROXY_HTTP, Kind::Text, "", "proxy for http"),
-    key(PROXY_HTTPS, Kind::Text, "", "proxy for https"),
+    key(PROXY_HTTP, Kind::Proxy, "", "proxy for http"),
+    key(PROXY_HTTPS, Kind::Proxy, "", "proxy for https"),
     key(PROXY_IGNORE_HOSTS, Kind::Text, "", "hosts reached without the proxy"),
     key(TOKEN_EXPIRY, Kind::Expiry, "", "how long a join token is good for"),
     key("core.shutdown_timeout", Kind::Integer, "5", "minutes to wait for operations at shutdown"),
@@ -236,6 +238,19 @@ fn check(kind: Kind, text: &str) -> Result<String, String> {
             Err(_) => Err(format!("Architecture isn't supported: {text}")),
         },
         Kind::Expiry => check_expiry(text).map(|()| text.into()),
+        Kind::Proxy => {
+            let address = match text.split_once("://") {
+                Some(("http" | "https", address)) => address,
+                Some(_) => return Err("a proxy is an http:// or https:// URL".into()),
+                None => text,
+            };
+            let host = address.rsplit('@').next().unwrap_or_default();
+            let odd = |c: char| c.is_whitespace() || c.is_control();
+            if !text.is_empty() && (host.trim_start_matches(':').is_empty() || text.contains(odd)) {
+                return Err("a proxy is an http:// or https:// URL, or HOST:PORT".into());
+            }
+            Ok(text.into())
+        }
         Kind::Interface => {
             let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             let dots = text.chars().all(|c| c == '.') && !text.is_empty();
@@ -430,6 +445,20 @@ mod tests {
         assert_eq!(parsed("images.compression_algorithm", json!("zstd -19")), set("zstd -19"));
         for address in [":8443", "[::]", "[::1]:8443", "127.0.0.1", "host:1"] {
             assert_eq!(parsed(HTTPS_ADDRESS, json!(address)), set(address));
+        }
+    }
+
+    #[test]
+    fn proxies_and_interfaces_are_what_they_are_called() {
+        for proxy in ["http://p:3128", "https://u:w@p", "p:3128", ""] {
+            assert!(parsed(PROXY_HTTPS, json!(proxy)).is_ok(), "{proxy}");
+        }
+        for none in ["garbage proxy", "ftp://x", "socks5://127.0.0.1:1", "http://", "http://a b"] {
+            assert!(parsed(PROXY_HTTPS, json!(none)).is_err(), "{none}");
+        }
+        assert!(parsed(INSTANCES_BRIDGE, json!("br-0.1")).is_ok());
+        for none in ["..", "a b", "a/b", "a\nlxc.x=1", "a-name-of-17-bytes"] {
+            assert!(parsed(INSTANCES_BRIDGE, json!(none)).is_err(), "{none}");
         }
     }
 

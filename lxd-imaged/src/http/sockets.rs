@@ -6,6 +6,7 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::sockets::{AHEAD, Claim, Frame, Socket};
@@ -14,6 +15,8 @@ use crate::ops::sockets::{AHEAD, Claim, Frame, Socket};
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long a client may take to accept a message before it counts as gone.
 const SEND_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a client may take to close after it was told the end.
+const LINGER: Duration = Duration::from_secs(10);
 /// The largest message a client may send, in bytes.
 const LARGEST: usize = 1 << 20;
 
@@ -67,7 +70,9 @@ async fn carry(
         drop(from_client);
     };
     let send = async {
-        let mut ping = tokio::time::interval(PING_EVERY);
+        // Not at once: LXD's client, answering a ping after the end, would drop what it has not
+        // read yet.
+        let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         loop {
             let message = tokio::select! {
                 frame = to_client.recv() => match frame {
@@ -80,14 +85,20 @@ async fn carry(
             let last = matches!(message, Message::Close(_));
             match tokio::time::timeout(SEND_TIMEOUT, sink.send(message)).await {
                 Ok(Ok(())) if !last => {}
-                _ => return,
+                Ok(Ok(())) => return true,
+                _ => return false,
             }
         }
     };
-    // A client may end what it says and still listen, and close as soon as it has heard enough.
+    // A client may end what it says and still listen. Once it has been told the end it is heard
+    // until it goes: what it says meanwhile must not break the connection under what it reads.
     tokio::pin!(receive, send);
     tokio::select! {
-        () = &mut send => {}
-        () = &mut receive => send.await,
+        told = &mut send => if told {
+            let _ = tokio::time::timeout(LINGER, receive).await;
+        },
+        () = &mut receive => {
+            send.await;
+        }
     }
 }

@@ -102,6 +102,9 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
+/// Stands for a proxy that is none: its name never resolves.
+const UNUSABLE: &str = "http://the-configured-proxy-is-no-url.invalid";
+
 /// `host:port` without a scheme is an HTTP proxy.
 fn proxy_url(text: &str) -> Option<Url> {
     let text = text.trim();
@@ -109,12 +112,14 @@ fn proxy_url(text: &str) -> Option<Url> {
         return None;
     }
     let usable = |url: &Url| url.has_host() && matches!(url.scheme(), "http" | "https");
-    let url = Url::parse(text).ok().filter(usable);
-    let url = url.or_else(|| Url::parse(&format!("http://{text}")).ok().filter(usable));
-    if url.is_none() {
-        tracing::warn!("a proxy is configured that is no http:// or https:// URL; it is not used");
+    let url =
+        if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
+    if let Some(url) = url.ok().filter(usable) {
+        return Some(url);
     }
-    url
+    tracing::warn!("a proxy is configured that is no http:// or https:// URL; nothing is reached");
+    // Whoever wants a proxy does not want to go out without one.
+    Url::parse(UNUSABLE).ok()
 }
 
 impl Ignored {
@@ -203,6 +208,15 @@ mod tests {
         assert!(!format!("{proxies:?}").contains('w'));
         for loopback in ["https://localhost/", "https://127.0.0.9/", "https://[::1]:8443/"] {
             assert_eq!(by(loopback), None, "{loopback}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_is_none_lets_nothing_out() {
+        for none in ["garbage proxy", "socks5://127.0.0.1:1", "http://"] {
+            let proxies = Proxies::exactly("", none, "");
+            let by = proxies.proxy_for(&Url::parse("https://a/").unwrap()).unwrap();
+            assert!(by.host_str().unwrap().ends_with(".invalid"), "{none}: {by}");
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{about_both, blocking, names, power, tell, without_volatile};
+use super::{about_both, blocking, known_profiles, names, power, runtime, tell, without_volatile};
 use crate::acquire::{self, Source, origins};
 use crate::app::{App, Caller};
 use crate::catalog::{Entry, Viewer};
@@ -66,7 +66,7 @@ pub fn create(app: &Arc<App>, caller: &Caller, post: InstancesPost) -> Result<Op
     if !post.instance_type.is_empty() {
         return Err(Error::BadRequest("sizes of clouds (instance_type) are not known here".into()));
     }
-    let profiles = images::known_profiles(post.put.profiles.clone())?;
+    let profiles = known_profiles(post.put.profiles.clone())?;
     check_config(&post.put.config)?;
     check_devices(&post.put.devices)?;
     let origin = origin(app, &post.source)?;
@@ -206,6 +206,10 @@ pub(super) fn check_config(config: &Config) -> Result<()> {
                 "the value of {name} has more than {LONGEST_VALUE} bytes, or a zero byte"
             )));
         }
+        let line = name.starts_with(key::ENVIRONMENT) && value.contains(char::is_control);
+        if line {
+            return Err(Error::BadRequest(format!("{name} may be one line only")));
+        }
         let privileged = name == "security.privileged" || name == "security.nesting";
         if privileged && lxd_proto::config::parse_bool(value) == Some(true) {
             return Err(Error::BadRequest(format!(
@@ -213,7 +217,7 @@ pub(super) fn check_config(config: &Config) -> Result<()> {
             )));
         }
     }
-    Ok(())
+    runtime::limits(config).map(drop)
 }
 
 /// Refuses devices that cannot be had here.

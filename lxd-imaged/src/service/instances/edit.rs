@@ -9,7 +9,7 @@ use lxd_proto::instance::{
 use lxd_proto::operation::{Operation, description};
 
 use super::create::{check_config, check_devices};
-use super::{about, blocking, runtime, shown, snapshots, tell, tidy_tree, update};
+use super::{about, blocking, known_profiles, runtime, shown, snapshots, tell, tidy_tree, update};
 use crate::app::{App, Caller};
 use crate::db::{Change, InstanceChange};
 use crate::disks::Owner;
@@ -36,7 +36,7 @@ pub fn put(
         return snapshots::restore(app, caller, name, snapshot);
     }
     images::check_etag(etag, &shown::etag(&record))?;
-    let profiles = images::known_profiles(put.profiles.clone())?;
+    let profiles = known_profiles(put.profiles.clone())?;
     check_config(&put.config)?;
     check_devices(&put.devices)?;
     let about = about(description::INSTANCE_UPDATE, name);
@@ -79,7 +79,7 @@ pub async fn patch(
     etag: Option<&str>,
     patch: InstancePatch,
 ) -> Result<()> {
-    let profiles = patch.profiles.map(|all| images::known_profiles(Some(all))).transpose()?;
+    let profiles = patch.profiles.map(|all| known_profiles(Some(all))).transpose()?;
     check_config(patch.config.as_ref().unwrap_or(&Config::new()))?;
     check_devices(patch.devices.as_ref().unwrap_or(&Devices::new()))?;
     let _held = app.locks.hold(name).await;

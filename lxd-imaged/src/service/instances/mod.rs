@@ -154,3 +154,12 @@ fn check_id(app: &App, what: &str, id: u32) -> Result<()> {
     }
     Err(Error::BadRequest(format!("{what} {id} is none of the {ids} that an instance has")))
 }
+
+/// The profiles of an instance; there is only the default one.
+fn known_profiles(profiles: Option<Vec<String>>) -> Result<Vec<String>> {
+    let unknown = |name: &&String| *name != lxd_proto::profile::DEFAULT;
+    match profiles.iter().flatten().find(unknown) {
+        Some(name) => Err(Error::BadRequest(format!("Requested profile \"{name}\" doesn't exist"))),
+        None => crate::service::images::known_profiles(profiles),
+    }
+}

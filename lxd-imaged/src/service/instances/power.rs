@@ -11,7 +11,7 @@ use lxd_proto::instance::{Action, InstanceName, InstanceStatus, StatePut, key};
 use lxd_proto::metadata::Metadata;
 use lxd_proto::operation::{Operation, description};
 
-use super::{about, blocking, edit, expanded, runtime, tell, update};
+use super::{about, blocking, edit, expanded, runtime, snapshots, tell, update};
 use crate::app::{App, Caller};
 use crate::db::InstanceRecord;
 use crate::error::{Error, Result};
@@ -405,6 +405,9 @@ pub async fn recover(app: &Arc<App>) {
         if runtime::is_stopped(app, &record.name) {
             unmount(app, &record.name).await;
             continue;
+        }
+        if let Err(error) = snapshots::let_go(app, &record.name) {
+            tracing::error!(instance = %record.name, %error, "an instance stays frozen");
         }
         // Perhaps the daemon ended before it could say so.
         if !ran(record)

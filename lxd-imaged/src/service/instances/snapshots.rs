@@ -76,19 +76,14 @@ pub fn take(
             return Err(Error::SnapshotExists(name.to_string()).into());
         }
         context.may_cancel(true);
-        // What runs is held for a moment, so that the copy is of one moment.
-        let running = runtime::status(&task, &instance) == InstanceStatus::Running;
-        if running {
-            task.runtime.freeze(&runtime::named(&instance)?)?;
-        }
         let (app, cancel) = (task.clone(), context.cancelled());
         let from = Owner::Instance(instance.clone());
         let to = Owner::Snapshot(instance.clone(), name.clone());
         let (disk, made) = (record.definition.disk, to.clone());
+        // What runs is held for a moment, so that the copy is of one moment.
+        let held = Held::begin(&task, &instance)?;
         let copied = blocking(move || app.disks.duplicate(&from, &made, disk, &cancel)).await;
-        if running {
-            task.runtime.unfreeze(&runtime::named(&instance)?)?;
-        }
+        held.end()?;
         copied?;
         let taken = SnapshotRecord {
             created_at: images::stored(task.clock.now()),
@@ -104,6 +99,51 @@ pub fn take(
         tell(&task, &caller, action::INSTANCE_SNAPSHOT_CREATED, &instance, &name, &[]);
         Ok(None)
     })
+}
+
+/// A running instance whose processes are held for a snapshot. A note beside it says so, for a
+/// daemon that is ended meanwhile.
+struct Held<'a> {
+    app: &'a App,
+    instance: &'a InstanceName,
+    held: bool,
+}
+
+/// The note.
+const NOTE: &str = "held-for-snapshot";
+
+impl<'a> Held<'a> {
+    fn begin(app: &'a App, instance: &'a InstanceName) -> Result<Self> {
+        let held = runtime::status(app, instance) == InstanceStatus::Running;
+        if held {
+            let note = note(app, instance);
+            std::fs::write(&note, "")
+                .map_err(|error| Error::io(format!("cannot write {}", note.display()), error))?;
+            app.runtime.freeze(&runtime::named(instance)?)?;
+        }
+        Ok(Self { app, instance, held })
+    }
+
+    fn end(self) -> Result<()> {
+        if self.held { let_go(self.app, self.instance) } else { Ok(()) }
+    }
+}
+
+fn note(app: &App, instance: &InstanceName) -> std::path::PathBuf {
+    app.disks.home(&Owner::Instance(instance.clone())).join(NOTE)
+}
+
+/// Lets an instance go on that was held for a snapshot, by this daemon or the one before.
+pub(super) fn let_go(app: &App, instance: &InstanceName) -> Result<()> {
+    let note = note(app, instance);
+    if !note.exists() {
+        return Ok(());
+    }
+    if runtime::status(app, instance) == InstanceStatus::Frozen {
+        app.runtime.unfreeze(&runtime::named(instance)?)?;
+    }
+    std::fs::remove_file(&note)
+        .map_err(|error| Error::io(format!("cannot remove {}", note.display()), error))
 }
 
 /// The first free one of `snap0`, `snap1`, …
