@@ -1,6 +1,7 @@
 //! A daemon of a test's own: its directory, its process, its log.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Client, Invocation, subdir};
+use crate::containers;
 use crate::http::Http;
 use crate::tool;
 use crate::wait::{self, Turn};
@@ -60,6 +62,9 @@ impl Daemon {
     pub fn prepare(kind: Kind, turn: Turn) -> Self {
         let base =
             tempfile::Builder::new().prefix("lxdt-").tempdir().expect("a temporary directory");
+        // Root of a container is a stranger here, and walks through to its root file system.
+        let mode = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(base.path(), mode).unwrap();
         let daemon = Self {
             kind,
             base: Some(base),
@@ -313,6 +318,9 @@ impl Drop for Daemon {
             } else {
                 self.kill();
             }
+        }
+        if self.kind == Kind::Ours && self.dir().join("instances").is_dir() {
+            containers::clear(&self.dir());
         }
         if std::thread::panicking()
             && let Some(base) = self.base.take()
