@@ -67,6 +67,8 @@ fn a_terminal_has_a_size_and_passes_keys() {
     session.types("while [ $(stty size | tr -d ' ') != 31101 ]; do :; done; stty size\n");
     session.sees("31 101");
     session.types("sleep 1000\n");
+    // While it edits a line the shell takes the key for itself.
+    wait::until("it to run", || shell(&daemon, "c1", "ps").stdout.contains("sleep 1000"));
     session.types("\x03");
     session.types("echo after-$((40+2))\n");
     session.sees("after-42");

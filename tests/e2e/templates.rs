@@ -43,9 +43,9 @@ fn a_hostile_template_fails_and_touches_nothing() {
     let (daemon, _) = hosting();
     let canary = daemon.file("canary", b"secret of the host\n");
     let path = canary.display();
-    let target = format!("templates:\n  /link:\n    when: [create, start]\n    template: t.tpl\n");
+    let target = "templates:\n  /link:\n    when: [create, start]\n    template: t.tpl\n";
     let image = lxd_tests::containers::busybox_with(
-        &Recipe::new("link").more(&target),
+        &Recipe::new("link").more(target),
         &[("t.tpl", "hostile\n")],
         |tar| tar.link("rootfs/link", &path.to_string()),
     );
@@ -88,6 +88,6 @@ fn a_hostile_template_fails_and_touches_nothing() {
     let bomb = "{% for a in \"aaaaaaaaaaaaaaaa\" %}".repeat(24) + "x" + &"{% endfor %}".repeat(24);
     let more = "templates:\n  /etc/x:\n    when: [create]\n    template: bomb.tpl\n";
     import(&daemon, "bomb", &busybox(&Recipe::new("bomb").more(more), &[("bomb.tpl", &bomb)]), "");
-    daemon.lxc("init bomb c9").fails();
+    daemon.lxc("launch bomb c9").fails();
     daemon.lxc("init busybox c10").ok();
 }

@@ -35,6 +35,7 @@ pub struct Daemon {
     process: Option<Child>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    user: Option<(u32, PathBuf)>,
     _turn: Turn,
 }
 
@@ -71,6 +72,7 @@ impl Daemon {
             process: None,
             environment: Vec::new(),
             arguments: Vec::new(),
+            user: None,
             _turn: turn,
         };
         for dir in ["d", "conf", "work", "home"] {
@@ -91,11 +93,21 @@ impl Daemon {
         self.arguments.push(argument.to_owned());
     }
 
+    /// Has the next launch run `program`, a copy that anybody may run, as this user.
+    pub fn run_as(&mut self, user: u32, program: &Path) {
+        self.user = Some((user, program.to_owned()));
+    }
+
     /// Starts the process and waits until it accepts connections.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "already running");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(self.program());
+        if let Some((user, program)) = &self.user {
+            use std::os::unix::process::CommandExt;
+            command = Command::new(program);
+            command.uid(*user).gid(*user);
+        }
         if self.kind == Kind::Lxd {
             command.args(["--group", "root"]);
         }
@@ -321,6 +333,10 @@ impl Drop for Daemon {
         }
         if self.kind == Kind::Ours && self.dir().join("instances").is_dir() {
             containers::clear(&self.dir());
+            // Root file systems are no help to who reads the log.
+            for part in ["instances", "snapshots", "trees"] {
+                let _ = std::fs::remove_dir_all(self.dir().join(part));
+            }
         }
         if std::thread::panicking()
             && let Some(base) = self.base.take()
