@@ -354,6 +354,20 @@ impl Disks {
         outcome
     }
 
+    /// Takes the mounts of all trees away, when nothing runs on them any more.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or the kernel refuses.
+    pub fn release_trees(&self) -> Result<()> {
+        for tree in entries(&self.directory.trees())? {
+            let mapped = tree.join("mapped");
+            if mounts::is_mounted(&mapped) {
+                mounts::unmount(&mapped)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what a crash left half made, and what belongs to no instance or snapshot that is
     /// `known`.
     ///

@@ -64,7 +64,8 @@ impl Source {
         std::fs::create_dir_all(&demo)?;
         let root = demo.join(&options.suite).join("rootfs");
         title("A Debian root file system");
-        if root.join("etc/os-release").is_file() {
+        // Containers need an init, which roots of earlier versions had not.
+        if root.join("sbin/init").is_symlink() {
             println!("{} is there from the last time.", root.display());
         } else {
             bootstrap(options, &root)?;
@@ -117,7 +118,8 @@ fn bootstrap(options: &Options, root: &Path) -> Result<()> {
         std::fs::remove_dir_all(&half)?;
     }
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &options.suite]).arg(&half);
+    debootstrap.args(["--variant=minbase", "--include=systemd-sysv,dbus", &options.suite]);
+    debootstrap.arg(&half);
     debootstrap.args(options.mirror.clone().or_else(machine::debian_mirror));
     println!("\n$ {}", shell::show(&debootstrap));
     let output = debootstrap.stdin(Stdio::null()).output().context("cannot run debootstrap")?;
@@ -126,6 +128,9 @@ fn bootstrap(options: &Options, root: &Path) -> Result<()> {
     }
     // Packages that were unpacked are in the root already.
     let _ = std::fs::remove_dir_all(half.join("var/cache/apt/archives"));
+    if root.exists() {
+        std::fs::remove_dir_all(root)?;
+    }
     std::fs::rename(&half, root)?;
     Ok(())
 }
@@ -231,6 +236,7 @@ impl Stage {
         self.cli(&["image", "import", &file("debian.tar.gz")])?;
 
         self.serve()?;
+        self.run_containers()?;
 
         title("Delete");
         self.go_to(SERVER);
@@ -267,6 +273,25 @@ impl Stage {
         self.cli(&["image", "history", "debian"])?;
         self.cli(&["image", "rollback", "debian"])?;
         self.cli(&["image", "list"])?;
+        Ok(())
+    }
+
+    /// A container from an image, an image from the container, and a container from that.
+    fn run_containers(&mut self) -> Result<()> {
+        title("Launch a container, and change something in it");
+        self.cli(&["launch", "debian", "first"])?;
+        self.cli(&["exec", "first", "--", "cat", "/etc/os-release"])?;
+        let change = "echo made by the demo > /etc/motd";
+        self.cli(&["exec", "first", "--", "sh", "-c", change])?;
+        self.cli(&["snapshot", "first", "changed"])?;
+
+        title("Publish it as an image, and launch that");
+        self.cli(&["publish", "first", "--force", "--alias", "mine", "--compression", "zstd"])?;
+        self.cli(&["launch", "mine", "second"])?;
+        self.cli(&["exec", "second", "--", "cat", "/etc/motd"])?;
+        self.cli(&["list"])?;
+        self.cli(&["image", "list"])?;
+        self.cli(&["delete", "--force", "first", "second"])?;
         Ok(())
     }
 

@@ -464,6 +464,10 @@ pub async fn stop_all(app: &Arc<App>) {
         }))
         .await;
     }
+    let task = app.clone();
+    if let Err(error) = blocking(move || task.disks.release_trees()).await {
+        tracing::warn!(%error, "trees of images stay mounted");
+    }
 }
 
 #[cfg(test)]
