@@ -1,6 +1,7 @@
 //! A daemon of a test's own: its directory, its process, its log.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Client, Invocation, subdir};
+use crate::containers;
 use crate::http::Http;
 use crate::tool;
 use crate::wait::{self, Turn};
@@ -33,6 +35,7 @@ pub struct Daemon {
     process: Option<Child>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    user: Option<(u32, PathBuf)>,
     _turn: Turn,
 }
 
@@ -60,12 +63,16 @@ impl Daemon {
     pub fn prepare(kind: Kind, turn: Turn) -> Self {
         let base =
             tempfile::Builder::new().prefix("lxdt-").tempdir().expect("a temporary directory");
+        // Root of a container is a stranger here, and walks through to its root file system.
+        let mode = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(base.path(), mode).unwrap();
         let daemon = Self {
             kind,
             base: Some(base),
             process: None,
             environment: Vec::new(),
             arguments: Vec::new(),
+            user: None,
             _turn: turn,
         };
         for dir in ["d", "conf", "work", "home"] {
@@ -86,11 +93,21 @@ impl Daemon {
         self.arguments.push(argument.to_owned());
     }
 
+    /// Has the next launch run `program`, a copy that anybody may run, as this user.
+    pub fn run_as(&mut self, user: u32, program: &Path) {
+        self.user = Some((user, program.to_owned()));
+    }
+
     /// Starts the process and waits until it accepts connections.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "already running");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(self.program());
+        if let Some((user, program)) = &self.user {
+            use std::os::unix::process::CommandExt;
+            command = Command::new(program);
+            command.uid(*user).gid(*user);
+        }
         if self.kind == Kind::Lxd {
             command.args(["--group", "root"]);
         }
@@ -312,6 +329,13 @@ impl Drop for Daemon {
                 self.stop();
             } else {
                 self.kill();
+            }
+        }
+        if self.kind == Kind::Ours && self.dir().join("instances").is_dir() {
+            containers::clear(&self.dir());
+            // Root file systems are no help to who reads the log.
+            for part in ["instances", "snapshots", "trees"] {
+                let _ = std::fs::remove_dir_all(self.dir().join(part));
             }
         }
         if std::thread::panicking()

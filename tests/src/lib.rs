@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`daemon`] | processes that serve: `lxd-imaged`, and by [`peer`] a real `lxd` |
 //! | [`client`] | one run of `lxc`, `lxd-cli` or another program and what it said |
+//! | [`containers`] | a tiny system as an image, and the end of what was started from it |
 //! | [`http`], [`events`] | the protocol by hand over the unix socket |
 //! | [`fixtures`] | images, good and hostile, from a few bytes to many MiB |
 //! | [`mask`] | what two runs may differ in |
@@ -20,6 +21,7 @@
 )]
 
 pub mod client;
+pub mod containers;
 pub mod daemon;
 pub mod events;
 pub mod fixtures;

@@ -60,6 +60,15 @@ impl Session {
         self.keyboard.write_all(text.as_bytes()).expect("type");
     }
 
+    /// Gives the terminal another size.
+    pub fn resizes(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.keyboard, size).expect("set the terminal's size");
+        let child = rustix::process::Pid::from_child(&self.child);
+        // It is not the terminal's foreground process, so the kernel does not tell it.
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::WINCH);
+    }
+
     /// Waits until the screen has shown `text`.
     pub fn sees(&mut self, text: &str) {
         let deadline = Instant::now() + crate::wait::PATIENCE;

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// Debian packages by the program they bring; `cargo xtask test` installs the same ones.
 const PACKAGES: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
     ("curl", "curl"),
     ("lxc", "lxd-client"),
+    ("lxc-start", "lxc"),
     ("lxd", "lxd"),
     ("mksquashfs", "squashfs-tools"),
     ("sqfs2tar", "squashfs-tools-ng"),
