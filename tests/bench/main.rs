@@ -1,6 +1,7 @@
 //! `lxd-bench`: what `cargo xtask bench` runs: this daemon and a real LXD in turn, in one run.
 
 mod client;
+mod instances;
 mod options;
 mod payload;
 mod process;

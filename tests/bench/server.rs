@@ -1,6 +1,7 @@
 //! The two programs compared: a home for each, its start, its end.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -39,6 +40,8 @@ impl Server {
         let home = tempfile::Builder::new().prefix("b-").tempdir_in(parent);
         let home =
             home.with_context(|| format!("cannot make a directory in {}", parent.display()))?;
+        // Root inside of a container is somebody else outside, and must get to its files.
+        std::fs::set_permissions(home.path(), Permissions::from_mode(0o711))?;
         std::fs::create_dir(home.path().join("d"))?;
         std::fs::create_dir(home.path().join("conf"))?;
         Ok(Self { side, home, process: None, trusts: None })

@@ -96,17 +96,38 @@ impl Tree {
         if !path.is_file() {
             crate::progress(&format!("packing {}", path.display()));
             let part = path.with_extension("part");
-            pack(&self.folder, order, codec, &part)?;
+            pack(&self.folder, &order, codec, &part)?;
             std::fs::rename(&part, &path)?;
         }
-        let bytes =
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let whole = bytes.len();
-        Ok(Packed { codec, bytes, whole })
+        Packed::read(codec, &path)
+    }
+
+    /// The tree as an image that starts: if it has no `/sbin/init`, busybox is that.
+    pub(crate) fn bootable(&self, codec: Codec) -> Result<Packed> {
+        let path = self.folder.join(format!("bootable{}", codec.extension()));
+        if !path.is_file() {
+            crate::progress(&format!("packing {}", path.display()));
+            let mut words = vec!["metadata.yaml".to_owned(), "rootfs".to_owned()];
+            let init = self.folder.join("init");
+            words.extend(["-C".to_owned(), init.to_string_lossy().into_owned()]);
+            words.extend(add_init(&self.folder.join("rootfs"), &init)?);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let part = path.with_extension("part");
+            pack(&self.folder, &words, codec, &part)?;
+            std::fs::rename(&part, &path)?;
+        }
+        Packed::read(codec, &path)
     }
 }
 
 impl Packed {
+    fn read(codec: Codec, path: &Path) -> Result<Self> {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let whole = bytes.len();
+        Ok(Self { codec, bytes, whole })
+    }
+
     /// Makes it an image that no daemon has seen: same content, other bytes.
     pub(crate) fn renew(&mut self, serial: u64) -> Result<()> {
         let serial = u32::try_from(serial)?;
@@ -127,9 +148,9 @@ impl Packed {
     }
 }
 
-fn pack(folder: &Path, order: [&str; 2], codec: Codec, to: &Path) -> Result<()> {
+fn pack(folder: &Path, words: &[&str], codec: Codec, to: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
-    tar.args(["--numeric-owner", "-cf", "-"]).args(order).current_dir(folder);
+    tar.args(["--numeric-owner", "-cf", "-"]).args(words).current_dir(folder);
     let mut tar = tar.stdout(Stdio::piped()).spawn().context("cannot run tar")?;
     let archive = tar.stdout.take().context("tar without output")?;
     let [program, flags] = codec.program();
@@ -138,6 +159,33 @@ fn pack(folder: &Path, order: [&str; 2], codec: Codec, to: &Path) -> Result<()> 
     let status = packer.status().with_context(|| format!("cannot run {program}"))?;
     ensure!(tar.wait()?.success() && status.success(), "packing {} failed", to.display());
     Ok(())
+}
+
+/// Makes in `init` what `root` lacks to be started; paths below `init`, none if it lacks nothing.
+fn add_init(root: &Path, init: &Path) -> Result<Vec<String>> {
+    if root.join("sbin/init").symlink_metadata().is_ok() {
+        std::fs::create_dir_all(init)?;
+        return Ok(Vec::new());
+    }
+    let sbin = if root.join("sbin").is_symlink() { "rootfs/usr/sbin" } else { "rootfs/sbin" };
+    std::fs::create_dir_all(init.join(sbin))?;
+    std::fs::create_dir_all(init.join("rootfs/etc"))?;
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
+    let busybox = busybox.into_iter().find(|path| path.is_file());
+    let busybox = busybox.context("no busybox: apt-get install busybox-static")?;
+    let (program, table) = (format!("{sbin}/init"), "rootfs/etc/inittab".to_owned());
+    std::fs::copy(busybox, init.join(&program))?;
+    // It has nothing to do but to be there.
+    std::fs::write(init.join(&table), "# nothing\n")?;
+    let mut added = vec![program, table];
+    for dir in ["dev", "proc", "sys"] {
+        if !root.join(dir).is_dir() {
+            let dir = format!("rootfs/{dir}");
+            std::fs::create_dir_all(init.join(&dir))?;
+            added.push(dir);
+        }
+    }
+    Ok(added)
 }
 
 /// Uses the root that `cargo xtask demo` made, if it did.

@@ -7,7 +7,9 @@ mod export;
 mod https;
 mod import;
 mod large;
+mod launch;
 mod list;
+mod publish;
 mod startup;
 mod streams;
 mod uploads;
@@ -52,6 +54,10 @@ pub(crate) enum Scenario {
     StreamsPull,
     /// Asking a simplestreams server about current images
     StreamsRefresh,
+    /// Containers of a Debian image: first, further, many, deleted
+    Launch,
+    /// Images of a container, with gzip and zstd
+    Publish,
 }
 
 /// A run: what was asked for, what came out, and the large store that some scenarios share.
@@ -85,6 +91,8 @@ impl Bench {
             Scenario::StreamsCatalog => streams::catalog(self)?,
             Scenario::StreamsPull => streams::pull(self)?,
             Scenario::StreamsRefresh => streams::refresh(self)?,
+            Scenario::Launch => launch::run(self)?,
+            Scenario::Publish => publish::run(self)?,
         }
         Ok(())
     }
