@@ -83,7 +83,10 @@ pub async fn start_in(
     shutdown: CancellationToken,
     outside: Outside,
 ) -> anyhow::Result<Started> {
-    start_held(directory, directory.hold()?, shutdown, outside).await
+    let started = start_held(directory, directory.hold()?, shutdown, outside).await?;
+    // Nobody tidies here.
+    started.app.locks.open();
+    Ok(started)
 }
 
 async fn start_held(
