@@ -6,16 +6,26 @@ use std::sync::Arc;
 use lxd_proto::instance::InstanceName;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 /// Locks by the name of the instance, whether it exists or is to be made.
 #[derive(Debug, Default)]
 pub struct Locks {
+    /// Cancelled when changes may begin.
+    open: CancellationToken,
     held: Mutex<HashMap<InstanceName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Locks {
-    /// Waits until nobody else changes the instance.
+    /// Lets changes begin: what an earlier daemon left has been tidied.
+    pub fn open(&self) {
+        self.open.cancel();
+    }
+
+    /// Waits until nobody else changes the instance, and until [`Locks::open`] was called: tidying
+    /// takes what is half made for garbage.
     pub async fn hold(&self, name: &InstanceName) -> OwnedMutexGuard<()> {
+        self.open.cancelled().await;
         let lock = {
             let mut held = self.held.lock();
             // Those that nobody holds or waits for.

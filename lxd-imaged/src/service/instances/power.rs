@@ -397,8 +397,8 @@ fn watch(app: &Arc<App>, name: &InstanceName) {
     });
 }
 
-/// Takes up again what runs since before the daemon, and starts what ran when the machine went
-/// down.
+/// Takes up again what runs since before the daemon, lets instances be changed, and starts what
+/// ran when the machine went down.
 pub async fn recover(app: &Arc<App>) {
     let all = app.catalog.instances.all();
     for record in &all {
@@ -417,6 +417,7 @@ pub async fn recover(app: &Arc<App>) {
         }
         watch(app, &record.name);
     }
+    app.locks.open();
     let due: Vec<InstanceName> = all
         .iter()
         .filter(|record| runtime::status(app, &record.name) == InstanceStatus::Stopped)
@@ -444,6 +445,8 @@ pub async fn recover(app: &Arc<App>) {
 /// with the daemon.
 pub async fn stop_all(app: &Arc<App>) {
     app.unwatched.cancel();
+    // An end that comes before everything was tidied must not wait for that.
+    app.locks.open();
     let all = app.catalog.instances.all();
     let running: Vec<_> = all
         .iter()
