@@ -24,7 +24,8 @@ impl Raw {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw).ok()?;
+        // What was typed ahead is for the command, so it is not flushed.
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))
     }
 }
