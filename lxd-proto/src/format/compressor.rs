@@ -49,7 +49,9 @@ impl Compression {
     pub const fn default_level(self) -> u32 {
         match self {
             Self::None => 0,
-            Self::Gzip | Self::Xz | Self::Lzma => 6,
+            // Not larger than what gzip makes at its own default, which is 6.
+            Self::Gzip => 7,
+            Self::Xz | Self::Lzma => 6,
             Self::Zstd => 3,
             Self::Bzip2 => 9,
         }
