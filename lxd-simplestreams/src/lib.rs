@@ -7,9 +7,12 @@ mod delta;
 pub mod document;
 pub mod listing;
 pub mod path;
+pub mod publish;
 mod remote;
+mod root;
 mod transfer;
 mod tree;
 
 pub use connect::connect;
 pub use remote::SimplestreamsRemote;
+pub use root::RootKind;

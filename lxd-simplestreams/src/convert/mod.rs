@@ -17,6 +17,7 @@ use lxd_proto::time;
 
 use crate::document::{Catalog, Item, Product, Version};
 use crate::path::TreePath;
+use crate::root::{INCUS, LXD, RootKind};
 
 pub(crate) use order::compare;
 
@@ -73,64 +74,19 @@ pub struct Delta {
     pub file: RemoteFile,
 }
 
-/// What the root file of a split image is. The order is that of preference for an alias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Root {
-    Squashfs,
-    Tarball,
-    DiskKvm,
-    Uefi1,
-    Disk1,
-}
-
-impl Root {
-    const ALL: [Self; 5] = [Self::Squashfs, Self::Tarball, Self::DiskKvm, Self::Uefi1, Self::Disk1];
-
-    const fn ftype(self) -> &'static str {
-        match self {
-            Self::Squashfs => "squashfs",
-            Self::Tarball => "root.tar.xz",
-            Self::DiskKvm => "disk-kvm.img",
-            Self::Uefi1 => "uefi1.img",
-            Self::Disk1 => "disk1.img",
+/// The fingerprint of `metadata` together with a root file of this kind.
+fn combined(root: RootKind, metadata: &Item) -> Option<Fingerprint> {
+    strict(match root {
+        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
+        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
+            &metadata.combined_sha256
         }
-    }
-
-    fn from_ftype(ftype: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|root| root.ftype() == ftype)
-    }
-
-    const fn kind(self) -> InstanceType {
-        match self {
-            Self::Squashfs | Self::Tarball => InstanceType::Container,
-            Self::DiskKvm | Self::Uefi1 | Self::Disk1 => InstanceType::VirtualMachine,
-        }
-    }
-
-    /// The fingerprint of `metadata` together with a root file of this kind.
-    fn fingerprint(self, metadata: &Item) -> Option<Fingerprint> {
-        strict(match self {
-            Self::Squashfs => &metadata.combined_squashfs_sha256,
-            Self::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
-                &metadata.combined_sha256
-            }
-            Self::Tarball => &metadata.combined_rootxz_sha256,
-            Self::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
-            Self::Uefi1 => &metadata.combined_uefi1_img_sha256,
-            Self::Disk1 => &metadata.combined_disk1_img_sha256,
-        })
-    }
+        RootKind::Tarball => &metadata.combined_rootxz_sha256,
+        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
+        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
+        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
+    })
 }
-
-/// Whose items are read: Incus' stand in where a version has none of LXD's.
-#[derive(Clone, Copy)]
-struct Flavour {
-    metadata: &'static str,
-    combined: &'static str,
-}
-
-const LXD: Flavour = Flavour { metadata: "lxd.tar.xz", combined: "lxd_combined.tar.gz" };
-const INCUS: Flavour = Flavour { metadata: "incus.tar.xz", combined: "incus_combined.tar.gz" };
 
 /// All images of a catalog, at most [`MAX_IMAGES`], in no order that means anything.
 ///
@@ -213,7 +169,7 @@ impl Build<'_> {
                 found.extend(self.unified(item));
             } else if item.ftype == metadata {
                 for root in self.version.items.values() {
-                    if let Some(kind) = Root::from_ftype(&root.ftype) {
+                    if let Some(kind) = RootKind::from_ftype(&root.ftype) {
                         found.extend(self.split(item, kind, root));
                     }
                 }
@@ -228,8 +184,8 @@ impl Build<'_> {
         Some(self.listed(fingerprint, kind, "tar.gz", files))
     }
 
-    fn split(&self, metadata: &Item, kind: Root, root: &Item) -> Option<Listed> {
-        let fingerprint = kind.fingerprint(metadata)?;
+    fn split(&self, metadata: &Item, kind: RootKind, root: &Item) -> Option<Listed> {
+        let fingerprint = combined(kind, metadata)?;
         let files = ImageFiles {
             metadata: remote_file(metadata)?,
             root: Some(remote_file(root)?),
@@ -238,8 +194,8 @@ impl Build<'_> {
         Some(self.listed(fingerprint, kind.kind(), kind.ftype(), files))
     }
 
-    fn deltas(&self, metadata: &str, kind: Root) -> Vec<Delta> {
-        if !matches!(kind, Root::Squashfs | Root::DiskKvm) {
+    fn deltas(&self, metadata: &str, kind: RootKind) -> Vec<Delta> {
+        if !matches!(kind, RootKind::Squashfs | RootKind::DiskKvm) {
             return Vec::new();
         }
         let items = self.version.items.values();
@@ -248,13 +204,13 @@ impl Build<'_> {
 
     /// The delta in `item`, when it leads from another version of the product to a root file
     /// of this kind.
-    fn delta(&self, metadata: &str, kind: Root, item: &Item) -> Option<Delta> {
+    fn delta(&self, metadata: &str, kind: RootKind, item: &Item) -> Option<Delta> {
         if item.ftype.strip_suffix(".vcdiff") != Some(kind.ftype()) {
             return None;
         }
         let base = self.product.versions.get(&item.delta_base)?;
         let base = base.items.values().find(|item| item.ftype == metadata)?;
-        Some(Delta { base: kind.fingerprint(base)?, file: remote_file(item)? })
+        Some(Delta { base: combined(kind, base)?, file: remote_file(item)? })
     }
 
     fn listed(
@@ -336,7 +292,7 @@ fn strict(hash: &str) -> Option<Fingerprint> {
 }
 
 /// The day with which the serial of a version begins; a version without one is invisible.
-fn serial_date(serial: &str) -> Option<Timestamp> {
+pub(crate) fn serial_date(serial: &str) -> Option<Timestamp> {
     day(serial.as_bytes().get(..8)?, [0..4, 4..6, 6..8])
 }
 

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 use lxd_proto::image::Image;
 
+use crate::root::RootKind;
+
 /// How two images of a tree compare: by `os`, `release`, `variant`, `serial` (newest first),
 /// `architecture`, kind of root file, fingerprint. Who lacks a property comes last.
 pub(crate) fn compare(one: &Image, other: &Image) -> Ordering {
@@ -36,6 +38,6 @@ fn missing_last(one: Option<&str>, other: Option<&str>) -> Ordering {
 }
 
 /// Which root files are preferred; whatever is not one of a split image counts as the first.
-fn rank(image: &Image) -> Option<super::Root> {
-    property(image, "type").and_then(super::Root::from_ftype).filter(|r| *r > super::Root::Squashfs)
+fn rank(image: &Image) -> Option<RootKind> {
+    property(image, "type").and_then(RootKind::from_ftype).filter(|r| *r > RootKind::Squashfs)
 }

@@ -1,0 +1,181 @@
+//! The documents: the structures that the reader reads, written.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+use lxd_proto::time;
+
+use super::group::Facts;
+use super::{
+    CATALOG, Products, PublishedFile, PublishedImage, PublishedProduct, SIGNED_CATALOG,
+    architecture_name,
+};
+use crate::document::{Catalog, IMAGE_DOWNLOADS, Index, IndexEntry, Item, Product, Version};
+use crate::root::{INCUS, LXD, RootKind};
+
+/// The name of the catalog among those of an index.
+pub const CONTENT_ID: &str = "images";
+/// What the simplestreams tools know a catalog by.
+const PRODUCTS_FORMAT: &str = "products:1.0";
+const INDEX_FORMAT: &str = "index:1.0";
+
+/// Which catalogs an index names: the tools that check signatures want every document signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// The plain ones.
+    No,
+    /// Their signed twins.
+    Yes,
+}
+
+pub(super) fn index(products: &Products, updated: Timestamp, signed: Signed) -> Vec<u8> {
+    let updated = date(updated);
+    let entry = IndexEntry {
+        datatype: IMAGE_DOWNLOADS.into(),
+        path: if signed == Signed::Yes { SIGNED_CATALOG } else { CATALOG }.into(),
+        format: PRODUCTS_FORMAT.into(),
+        updated: updated.clone(),
+        products: products.products.keys().cloned().collect(),
+    };
+    let index = BTreeMap::from([(CONTENT_ID.to_owned(), entry)]);
+    json(&Index { format: INDEX_FORMAT.into(), updated, index })
+}
+
+pub(super) fn catalog(products: &Products, updated: Timestamp) -> Vec<u8> {
+    json(&Catalog {
+        content_id: CONTENT_ID.into(),
+        datatype: IMAGE_DOWNLOADS.into(),
+        format: PRODUCTS_FORMAT.into(),
+        updated: date(updated),
+        license: String::new(),
+        products: products
+            .products
+            .iter()
+            .filter_map(|(name, published)| Some((name.clone(), product(published)?)))
+            .collect(),
+    })
+}
+
+fn product(published: &PublishedProduct) -> Option<Product> {
+    let newest = published.newest()?;
+    let facts = Facts::of(newest);
+    let requirements = requirements(newest);
+    Some(Product {
+        aliases: published.aliases.join(","),
+        arch: architecture_name(newest.architecture).into(),
+        os: facts.os.into(),
+        release: facts.release.into(),
+        release_codename: String::new(),
+        // Clients put it in the description, where nothing would leave a hole.
+        release_title: property(newest, "release_title").unwrap_or(facts.release).into(),
+        variant: facts.variant.into(),
+        version: property(newest, "version").unwrap_or_default().into(),
+        supported: false,
+        support_eol: support_eol(newest),
+        lxd_requirements: requirements.clone(),
+        requirements,
+        versions: published
+            .versions
+            .iter()
+            .map(|(serial, images)| (serial.clone(), version(published, images)))
+            .collect(),
+    })
+}
+
+fn version(product: &PublishedProduct, images: &[PublishedImage]) -> Version {
+    let label = images.first().and_then(|image| property(image, "label")).unwrap_or_default();
+    let mut items = BTreeMap::new();
+    for image in images {
+        match &image.root {
+            None => unified(image, &mut items),
+            Some((root, file)) => split(product, image, *root, file, &mut items),
+        }
+    }
+    Version { label: label.into(), pubname: String::new(), items }
+}
+
+fn unified(image: &PublishedImage, items: &mut BTreeMap<String, Item>) {
+    for (ftype, combined_type) in
+        [(LXD.combined, String::new()), (INCUS.combined, image.kind.to_string())]
+    {
+        items.insert(ftype.into(), Item { combined_type, ..item(ftype, &image.metadata) });
+    }
+}
+
+fn split(
+    product: &PublishedProduct,
+    image: &PublishedImage,
+    root: RootKind,
+    file: &PublishedFile,
+    items: &mut BTreeMap<String, Item>,
+) {
+    for ftype in [LXD.metadata, INCUS.metadata] {
+        let item = items.entry(ftype.into()).or_insert_with(|| item(ftype, &image.metadata));
+        let fingerprint = image.fingerprint.to_string();
+        match root {
+            RootKind::Squashfs => item.combined_squashfs_sha256 = fingerprint,
+            RootKind::Tarball => {
+                item.combined_sha256.clone_from(&fingerprint);
+                item.combined_rootxz_sha256 = fingerprint;
+            }
+            RootKind::DiskKvm => item.combined_disk_kvm_img_sha256 = fingerprint,
+            RootKind::Uefi1 => item.combined_uefi1_img_sha256 = fingerprint,
+            RootKind::Disk1 => item.combined_disk1_img_sha256 = fingerprint,
+        }
+    }
+    // Some tools that edit catalogs want the key to be the ftype.
+    items.insert(root.ftype().into(), item(root.ftype(), file));
+    for delta in &image.deltas {
+        let is_base = |other: &PublishedImage| {
+            other.fingerprint == delta.base && other.root.as_ref().is_some_and(|it| it.0 == root)
+        };
+        let mut versions = product.versions.iter();
+        let Some((base, _)) = versions.find(|(_, images)| images.iter().any(is_base)) else {
+            continue;
+        };
+        let ftype = format!("{}.vcdiff", root.ftype());
+        let delta = Item { delta_base: base.clone(), ..item(&ftype, &delta.file) };
+        items.insert(format!("{}.{base}.vcdiff", root.ftype()), delta);
+    }
+}
+
+fn item(ftype: &str, file: &PublishedFile) -> Item {
+    Item {
+        ftype: ftype.into(),
+        path: file.path.clone(),
+        // No file has more than 2^63 bytes.
+        size: i64::try_from(file.size).unwrap_or(i64::MAX),
+        sha256: file.sha256.to_string(),
+        ..Item::default()
+    }
+}
+
+fn property<'a>(image: &'a PublishedImage, key: &str) -> Option<&'a str> {
+    image.properties.get(key).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+fn requirements(image: &PublishedImage) -> Option<BTreeMap<String, String>> {
+    let found = image.properties.iter().filter_map(|(key, value)| {
+        Some((key.strip_prefix("requirements.")?.to_owned(), value.clone()))
+    });
+    let found: BTreeMap<_, _> = found.collect();
+    (!found.is_empty()).then_some(found)
+}
+
+fn support_eol(image: &PublishedImage) -> String {
+    if time::is_unset(image.expires_at) {
+        return String::new();
+    }
+    image.expires_at.to_zoned_datetime(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
+fn date(time: Timestamp) -> String {
+    rfc2822::to_string(&time.to_zoned_datetime(TimeZone::UTC)).unwrap_or_default()
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Maps with text for keys, texts and numbers: serialising cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}
