@@ -447,7 +447,8 @@ fn copy(from: &Path, to: &Path, shift: i64, cancel: &CancellationToken) -> Resul
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,

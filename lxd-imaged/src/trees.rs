@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use crate::disks::remove;
 use crate::error::{Error, Result};
 use crate::rootfs;
 
@@ -167,15 +168,8 @@ fn make(
     outcome
 }
 
-/// Removes a directory with all that is in it; one that is not there is fine.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-async fn blocking<T: Send + 'static>(
+/// Runs what waits for disks and the kernel on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -327,7 +327,7 @@ pub fn expiry(expression: &str, start: Timestamp) -> Option<Timestamp> {
     Some(end.timestamp()).filter(|end| *end > start)
 }
 
-fn check_expiry(text: &str) -> Result<(), String> {
+pub(crate) fn check_expiry(text: &str) -> Result<(), String> {
     let units = "MHdwmy";
     let sound = |word: &str| {
         let mut chars = word.chars();

@@ -273,6 +273,49 @@ fn configuration_reaches_the_container() {
 }
 
 #[test]
+fn limits_hold_at_once_for_what_runs() {
+    let (daemon, _) = hosting();
+    daemon.lxc("launch busybox limited -c limits.cpu=0-0 -c limits.memory=50%").ok();
+    shell(&daemon, "limited", "grep Cpus_allowed_list /proc/self/status").says("\t0\n");
+    daemon.lxc("config unset limited limits.cpu").ok();
+    daemon.lxc("config set limited limits.processes 40").ok();
+    // No other test has a container of this name, so its groups are called by it.
+    let group = |controller: &str, file: &str| {
+        let path = format!("/sys/fs/cgroup/{controller}/lxc.payload.limited/{file}");
+        std::fs::read_to_string(path).map(|text| text.trim().to_owned())
+    };
+    let Ok(most) = group("pids", "pids.max") else {
+        eprintln!("no control groups of version 1 here: their files are not looked at");
+        return;
+    };
+    assert_eq!(most, "40");
+    assert_eq!(group("cpuset", "cpuset.cpus").unwrap(), group("cpuset", "../cpuset.cpus").unwrap());
+    daemon.lxc("config set limited limits.memory=64MiB limits.cpu.allowance=25ms/100ms").ok();
+    assert_eq!(group("memory", "memory.limit_in_bytes").unwrap(), (64 << 20).to_string());
+    assert_eq!(group("cpu", "cpu.cfs_quota_us").unwrap(), "25000");
+    // The kernel has no such processor: nothing changes, neither here nor in what is shown.
+    daemon.lxc("config set limited limits.cpu 4000-4001").fails();
+    daemon.lxc("config get limited limits.cpu").ok().prints("\n");
+}
+
+#[test]
+fn keys_of_the_configuration_mean_what_they_mean_to_lxd() {
+    let (daemon, _) = hosting();
+    daemon.lxc("init busybox c1 -c security.protection.delete=true -c snapshots.expiry=1d").ok();
+    daemon.lxc("delete c1").fails().complains("Instance is protected");
+    daemon.lxc("config unset c1 security.protection.delete").ok();
+    daemon.lxc("snapshot c1 s1").ok();
+    let snapshot = daemon.http().metadata("/1.0/instances/c1/snapshots/s1");
+    // Without the key it would be the year 1.
+    let [made, kept] = ["created_at", "expires_at"].map(|key| snapshot[key].as_str().unwrap());
+    assert!(kept[.."2026-11-24".len()] > made[.."2026-11-24".len()], "{snapshot}");
+    for wrong in ["boot.autostart=bogus", "limits.bogus=1", "limits.cpu.priority=11"] {
+        daemon.lxc(&format!("config set c1 {wrong}")).fails();
+    }
+    daemon.lxc("delete c1").ok();
+}
+
+#[test]
 fn a_tree_stays_as_long_as_it_is_used() {
     let (daemon, print) = hosting();
     daemon.lxc("launch busybox c1").ok();

@@ -125,6 +125,17 @@ impl Hierarchies {
         usage
     }
 
+    /// The container's own group where a controller is, by its first process.
+    pub(super) fn group(&self, init: i32, controller: &str) -> Option<(Version, PathBuf)> {
+        let version = self.controller(controller)?;
+        let groups = groups_of(init);
+        let has = |(hierarchy, _): &(&Hierarchy, PathBuf)| match &hierarchy.controllers {
+            Some(all) => version == Version::One && all.iter().any(|one| one == controller),
+            None => version == Version::Two,
+        };
+        self.payloads(&groups).into_iter().find(has).map(|(_, path)| (version, path))
+    }
+
     /// The file that freezes the container of this first process, and what is written to it.
     fn freezer(&self, init: i32) -> Option<(PathBuf, [&'static str; 2])> {
         let groups = groups_of(init);

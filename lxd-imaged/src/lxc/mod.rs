@@ -11,6 +11,7 @@ mod exec;
 pub mod helper;
 mod ids;
 mod lifecycle;
+mod limits;
 mod monitor;
 pub mod mounts;
 mod netlink;
@@ -29,7 +30,8 @@ use parking_lot::Mutex;
 
 pub use exec::{Command, Io, Process, Running, Terminal};
 pub use ids::Range;
-pub use spec::{Bridge, HardwareAddress, Limits, Name, Nic, Spec};
+pub use limits::{Limits, Quota};
+pub use spec::{Bridge, HardwareAddress, Name, Nic, Spec};
 pub use state::{Address, Counters, Family, Interface, Scope, State, Status};
 
 /// What keeps an instance from doing what it was asked to.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::cgroup::{Hierarchies, Version};
 use super::ids::Range;
+use super::limits::Limits;
 
 /// The name of an instance: letters, digits and hyphens, at most 63, as LXD allows them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,17 +93,6 @@ pub struct Nic {
     pub bridge: Bridge,
     /// Its address.
     pub hwaddr: HardwareAddress,
-}
-
-/// What an instance may use; none is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Memory, in bytes.
-    pub memory: Option<u64>,
-    /// Processor time, in whole processors.
-    pub cpus: Option<u32>,
-    /// Processes and threads.
-    pub processes: Option<u64>,
 }
 
 /// What is started.
@@ -193,22 +183,18 @@ impl Spec {
     }
 
     fn limits(&self, lines: &mut Lines, groups: &Hierarchies) -> Result<(), Error> {
-        let Limits { memory, cpus, processes } = &self.limits;
-        if let Some(bytes) = memory {
-            let (key, _) = limit(groups, "memory", ["memory.limit_in_bytes", "memory.max"])?;
-            lines.set(&key, bytes)?;
-        }
-        if let Some(count) = cpus {
-            let (key, version) = limit(groups, "cpu", ["cpu.cfs_quota_us", "cpu.max"])?;
-            let quota = u64::from(*count) * PERIOD;
-            match version {
-                Version::One => lines.set(&key, quota)?,
-                Version::Two => lines.set(&key, format!("{quota} {PERIOD}"))?,
+        for setting in self.limits.settings() {
+            let Some(value) = setting.value else { continue };
+            let version = groups
+                .controller(setting.controller)
+                .ok_or(Error::NoController { controller: setting.controller })?;
+            let (prefix, file) = match version {
+                Version::One => ("lxc.cgroup", setting.files[0]),
+                Version::Two => ("lxc.cgroup2", setting.files[1]),
+            };
+            if !file.is_empty() {
+                lines.set(&format!("{prefix}.{file}"), value.of(version))?;
             }
-        }
-        if let Some(count) = processes {
-            let (key, _) = limit(groups, "pids", ["pids.max", "pids.max"])?;
-            lines.set(&key, count)?;
         }
         Ok(())
     }
@@ -225,9 +211,6 @@ impl Spec {
     }
 }
 
-/// The kernel's usual period of processor quotas, in microseconds.
-const PERIOD: u64 = 100_000;
-
 /// What every instance gets.
 const FIXED: &[(&str, &str)] = &[
     ("lxc.mount.auto", "proc:mixed sys:mixed cgroup:mixed"),
@@ -240,19 +223,6 @@ const FIXED: &[(&str, &str)] = &[
     ("lxc.mount.entry", "/dev/fuse dev/fuse none bind,create=file,optional 0 0"),
     ("lxc.mount.entry", "/dev/net/tun dev/net/tun none bind,create=file,optional 0 0"),
 ];
-
-/// The configuration key of a limit, where its controller is.
-fn limit(
-    groups: &Hierarchies,
-    controller: &'static str,
-    files: [&str; 2],
-) -> Result<(String, Version), Error> {
-    match groups.controller(controller) {
-        Some(Version::One) => Ok((format!("lxc.cgroup.{}", files[0]), Version::One)),
-        Some(Version::Two) => Ok((format!("lxc.cgroup2.{}", files[1]), Version::Two)),
-        None => Err(Error::NoController { controller }),
-    }
-}
 
 fn hostname(name: &str) -> Result<&str, Error> {
     let allowed = (1..=64).contains(&name.len())

@@ -4,6 +4,7 @@ mod create;
 pub mod exec;
 pub mod file;
 mod name;
+pub mod settings;
 mod snapshot;
 mod state;
 
@@ -50,12 +51,20 @@ pub mod key {
     pub const UUID: &str = "volatile.uuid";
     /// Whether to start it with the daemon.
     pub const AUTOSTART: &str = "boot.autostart";
-    /// How many processors it may use.
+    /// Who is started first with the daemon: the higher, the earlier.
+    pub const AUTOSTART_PRIORITY: &str = "boot.autostart.priority";
+    /// How many processors it may use, or which.
     pub const LIMIT_CPU: &str = "limits.cpu";
-    /// How much memory it may use: bytes with a unit.
+    /// Which part of the processors' time it gets.
+    pub const LIMIT_CPU_ALLOWANCE: &str = "limits.cpu.allowance";
+    /// How much memory it may use: bytes with a unit, or a part of the host's.
     pub const LIMIT_MEMORY: &str = "limits.memory";
     /// How many processes it may have.
     pub const LIMIT_PROCESSES: &str = "limits.processes";
+    /// Whether it is kept from being deleted.
+    pub const PROTECTED: &str = "security.protection.delete";
+    /// How long snapshots are kept that do not say so themselves.
+    pub const SNAPSHOT_EXPIRY: &str = "snapshots.expiry";
 }
 
 /// An instance as the API shows it. Keys in the order LXD emits them.

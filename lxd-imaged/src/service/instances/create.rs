@@ -10,7 +10,7 @@ use lxd_proto::event::action;
 use lxd_proto::image::{InstanceType, Verified};
 use lxd_proto::instance::{
     self, Config, Devices, ImageOf, InstanceName, InstancePut, InstanceSource, InstancesPost,
-    SnapshotName, key,
+    SnapshotName, key, settings,
 };
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::remote::{Progress, Secret};
@@ -170,22 +170,6 @@ fn remote(image: ImageOf<'_>, server: instance::Server<'_>) -> Result<Origin> {
     })))
 }
 
-/// What the daemon itself may say in a configuration, and what has a meaning to it or to others.
-const KEYS: [&str; 12] = [
-    "boot.",
-    "cloud-init.",
-    "cluster.",
-    "environment.",
-    "image.",
-    "limits.",
-    "linux.",
-    "migration.",
-    "security.",
-    "snapshots.",
-    "user.",
-    "volatile.",
-];
-
 /// Refuses keys that mean nothing here.
 pub(super) fn check_config(config: &Config) -> Result<()> {
     if config.len() > MOST_KEYS {
@@ -197,10 +181,7 @@ pub(super) fn check_config(config: &Config) -> Result<()> {
                 "{name} is refused: it would reach the container runtime unchecked"
             )));
         }
-        let known = KEYS.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
-        if !known || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=') {
-            return Err(Error::BadRequest(format!("Unknown configuration key: {name}")));
-        }
+        settings::check(name, value).map_err(|error| Error::BadRequest(error.to_string()))?;
         if value.len() > LONGEST_VALUE || value.contains('\0') {
             return Err(Error::BadRequest(format!(
                 "the value of {name} has more than {LONGEST_VALUE} bytes, or a zero byte"

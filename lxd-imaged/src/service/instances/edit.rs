@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lxd_proto::config::parse_bool;
 use lxd_proto::event::action;
 use lxd_proto::instance::{
     Config, Devices, InstanceName, InstancePatch, InstancePut, InstanceStatus, SnapshotName, key,
@@ -9,11 +10,14 @@ use lxd_proto::instance::{
 use lxd_proto::operation::{Operation, description};
 
 use super::create::{check_config, check_devices};
-use super::{about, blocking, known_profiles, runtime, shown, snapshots, tell, tidy_tree, update};
+use super::{
+    about, blocking, expanded, known_profiles, runtime, shown, snapshots, tell, tidy_tree, update,
+};
 use crate::app::{App, Caller};
-use crate::db::{Change, InstanceChange};
+use crate::db::{Change, Definition, InstanceChange, InstanceRecord};
 use crate::disks::Owner;
 use crate::error::{Error, Result};
+use crate::lxc::Limits;
 use crate::service::images;
 
 /// Gives an instance other values, or restores a snapshot, as an operation.
@@ -46,8 +50,7 @@ pub fn put(
         let _held = task.locks.hold(&name).await;
         let record = task.catalog.instances.get(&name)?;
         images::check_etag(etag.as_deref(), &shown::etag(&record))?;
-        update(&task, &record, |record| {
-            let definition = &mut record.definition;
+        change(&task, &record, |definition| {
             definition.config = kept(&definition.config, put.config);
             definition.devices = put.devices;
             definition.ephemeral = put.ephemeral;
@@ -58,6 +61,32 @@ pub fn put(
         tell(&task, Some(&caller), action::INSTANCE_UPDATED, &name, &[]);
         Ok(None)
     })
+}
+
+/// Changes an instance that is held. Other limits hold at once for what runs, or not at all.
+async fn change(
+    app: &Arc<App>,
+    record: &InstanceRecord,
+    edit: impl FnOnce(&mut Definition),
+) -> Result<()> {
+    let mut definition = record.definition.clone();
+    edit(&mut definition);
+    let [old, new] = [&record.definition, &definition].map(|it| runtime::limits(&expanded(it).0));
+    let (old, new) = (old?, new?);
+    let other = old != new && !runtime::is_stopped(app, &record.name);
+    if other {
+        limit(app, &record.name, new).await?;
+    }
+    let outcome = update(app, record, |record| record.definition = definition).await;
+    if outcome.is_err() && other {
+        limit(app, &record.name, old).await?;
+    }
+    outcome
+}
+
+async fn limit(app: &Arc<App>, name: &InstanceName, limits: Limits) -> Result<()> {
+    let (task, name) = (app.clone(), runtime::named(name)?);
+    blocking(move || Ok(task.runtime.limit(&name, &limits)?)).await
 }
 
 /// The new configuration; what the daemon keeps for itself stays as it was.
@@ -85,8 +114,7 @@ pub async fn patch(
     let _held = app.locks.hold(name).await;
     let record = app.catalog.instances.get(name)?;
     images::check_etag(etag, &shown::etag(&record))?;
-    update(app, &record, |record| {
-        let definition = &mut record.definition;
+    change(app, &record, |definition| {
         if let Some(config) = patch.config {
             let mut all = definition.config.clone();
             all.extend(config);
@@ -154,17 +182,27 @@ fn stopped(app: &App, name: &InstanceName, otherwise: &str) -> Result<()> {
     }
 }
 
+fn unprotected(app: &App, name: &InstanceName) -> Result<()> {
+    let record = app.catalog.instances.get(name)?;
+    let wish = expanded(&record.definition).0.remove(key::PROTECTED);
+    if wish.and_then(|wish| parse_bool(&wish)) == Some(true) {
+        return Err(Error::BadRequest("Instance is protected".to_owned()));
+    }
+    Ok(())
+}
+
 /// Deletes a stopped instance with its snapshots, as an operation.
 ///
 /// # Errors
-/// It runs.
+/// It runs, or is kept from being deleted.
 pub fn delete(app: &Arc<App>, caller: &Caller, name: &InstanceName) -> Result<Operation> {
-    app.catalog.instances.get(name)?;
+    unprotected(app, name)?;
     stopped(app, name, "Instance is running")?;
     let about = super::about_both(description::INSTANCE_DELETE, name);
     let (task, caller, name) = (app.clone(), caller.clone(), name.clone());
     app.operations.spawn(about, async move |_| {
         let _held = task.locks.hold(&name).await;
+        unprotected(&task, &name)?;
         stopped(&task, &name, "Instance is running")?;
         remove(&task, &name).await?;
         tell(&task, Some(&caller), action::INSTANCE_DELETED, &name, &[]);

@@ -24,6 +24,7 @@ use crate::db::{Change, Definition, InstanceChange, InstanceRecord};
 use crate::error::{Error, Result};
 use crate::lxc::mounts;
 use crate::ops::About;
+use crate::trees::blocking;
 
 pub use create::create;
 pub use edit::{delete, patch, put, rename};
@@ -61,14 +62,6 @@ fn tell(
 ) {
     let source = routes::INSTANCE.url(&[name.as_str()]);
     app.events.lifecycle(action, source, context, caller.map(|caller| &caller.requestor));
-}
-
-/// Runs what waits for disks and the kernel on a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::Internal(error.to_string()))?
 }
 
 /// Records new values of an instance.

@@ -101,6 +101,10 @@ pub(super) async fn start(
     caller: Option<&Caller>,
     name: &InstanceName,
 ) -> Result<()> {
+    // All are being ended, and this one may have been passed over already.
+    if app.unwatched.is_cancelled() {
+        return Err(Error::ShuttingDown);
+    }
     let record = app.catalog.instances.get(name)?;
     if let Some(missing) = app.runtime.missing() {
         return Err(Error::NoRuntime(missing.to_owned()));
@@ -218,9 +222,6 @@ async fn stop(
     end: End,
     context: &Context,
 ) -> Result<()> {
-    if runtime::is_stopped(app, name) {
-        return Err(Error::BadRequest("The instance is already stopped".into()));
-    }
     halt_or_give_up(app, name, end, context).await?;
     let _held = app.locks.hold(name).await;
     // Whoever watches it may have been quicker.
@@ -246,6 +247,9 @@ async fn halt_or_give_up(
     end: End,
     context: &Context,
 ) -> Result<()> {
+    if runtime::is_stopped(app, name) {
+        return Err(Error::BadRequest("The instance is already stopped".into()));
+    }
     if end == End::Killed {
         let _held = app.locks.hold(name).await;
         return halt(app, name, end).await;
@@ -276,9 +280,6 @@ async fn restart(
     end: End,
     context: &Context,
 ) -> Result<()> {
-    if runtime::is_stopped(app, name) {
-        return Err(Error::BadRequest("The instance is already stopped".into()));
-    }
     // It is not over: an ephemeral one stays.
     let _restarting = Restarting::begin(app, name);
     halt_or_give_up(app, name, end, context).await?;
@@ -418,7 +419,7 @@ pub async fn recover(app: &Arc<App>) {
         watch(app, &record.name);
     }
     app.locks.open();
-    let due: Vec<InstanceName> = all
+    let mut due: Vec<InstanceName> = all
         .iter()
         .filter(|record| runtime::status(app, &record.name) == InstanceStatus::Stopped)
         .filter(|record| {
@@ -427,6 +428,7 @@ pub async fn recover(app: &Arc<App>) {
         })
         .map(|record| record.name.clone())
         .collect();
+    due.sort_by_key(|name| std::cmp::Reverse(priority(app, name)));
     if due.is_empty() || app.runtime.missing().is_some() {
         return;
     }
@@ -441,6 +443,13 @@ pub async fn recover(app: &Arc<App>) {
     }
 }
 
+/// How early an instance starts with the daemon: the higher, the earlier.
+fn priority(app: &App, name: &InstanceName) -> i64 {
+    let Ok(record) = app.catalog.instances.get(name) else { return 0 };
+    let wish = expanded(&record.definition).0.remove(key::AUTOSTART_PRIORITY);
+    wish.and_then(|wish| wish.parse().ok()).unwrap_or_default()
+}
+
 /// Ends all instances, for the end of the machine or of the daemon for good. They start again
 /// with the daemon.
 pub async fn stop_all(app: &Arc<App>) {
@@ -448,14 +457,14 @@ pub async fn stop_all(app: &Arc<App>) {
     // An end that comes before everything was tidied must not wait for that.
     app.locks.open();
     let all = app.catalog.instances.all();
-    let running: Vec<_> = all
-        .iter()
-        .filter(|record| runtime::status(app, &record.name) != InstanceStatus::Stopped)
-        .collect();
-    for records in running.chunks(AT_ONCE) {
+    for records in all.chunks(AT_ONCE) {
         join_all(records.iter().map(|record| async move {
             let name = &record.name;
+            // One that is just being started is held until it runs.
             let _held = app.locks.hold(name).await;
+            if runtime::is_stopped(app, name) {
+                return;
+            }
             if halt(app, name, End::Clean(Some(PATIENCE))).await.is_err()
                 && let Err(error) = halt(app, name, End::Killed).await
             {

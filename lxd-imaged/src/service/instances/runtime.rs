@@ -1,7 +1,9 @@
 //! Instances as the runtime knows them, in the words of the protocol.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
+use lxd_proto::instance::settings::{self, Allowance, MemoryLimit, Processors};
 use lxd_proto::instance::{
     Address, Config, Counters, Cpu, Disk, InstanceName, InstanceState, InstanceStatus, Memory,
     Network, key,
@@ -110,52 +112,63 @@ fn address(address: lxc::Address) -> Address {
 }
 
 /// What an instance may use, by its configuration.
+///
+/// # Errors
+/// A value that means nothing.
 pub(super) fn limits(config: &Config) -> Result<lxc::Limits> {
-    let text = |key: &str| config.get(key).map(String::as_str).filter(|text| !text.is_empty());
-    let wrong = |key: &str, what: &str| Error::BadRequest(format!("{key}: {what}"));
-    let memory = match text(key::LIMIT_MEMORY) {
-        None => None,
-        Some(text) => Some(
-            bytes(text).ok_or_else(|| wrong(key::LIMIT_MEMORY, "a size is like 512MiB or 2GB"))?,
-        ),
+    let mut limits = lxc::Limits {
+        memory: parsed(config, key::LIMIT_MEMORY)?.map(memory),
+        processes: text(config, key::LIMIT_PROCESSES)
+            .map(|text| {
+                settings::count(text).map_err(|wanted| wrong(key::LIMIT_PROCESSES, &wanted))
+            })
+            .transpose()?,
+        ..lxc::Limits::default()
     };
-    let cpus = match text(key::LIMIT_CPU) {
-        None => None,
-        Some(text) => Some(
-            text.parse()
-                .ok()
-                .filter(|count| *count > 0)
-                .ok_or_else(|| wrong(key::LIMIT_CPU, "give a number of processors"))?,
-        ),
-    };
-    let processes = match text(key::LIMIT_PROCESSES) {
-        None => None,
-        Some(text) => Some(
-            text.parse()
-                .ok()
-                .filter(|count| *count > 0)
-                .ok_or_else(|| wrong(key::LIMIT_PROCESSES, "give a number of processes"))?,
-        ),
-    };
-    Ok(lxc::Limits { memory, cpus, processes })
+    match parsed(config, key::LIMIT_CPU)? {
+        Some(Processors::Count(count)) => limits.cpus = Some(count),
+        Some(Processors::These(ranges)) => limits.pinned = ranges,
+        None => {}
+    }
+    match parsed(config, key::LIMIT_CPU_ALLOWANCE)? {
+        Some(Allowance::Percent(part)) => limits.weight = Some(part),
+        Some(Allowance::Time { of, each }) => {
+            let [time, period] = [of, each].map(|millis| u64::from(millis) * 1000);
+            limits.quota = Some(lxc::Quota { time, period });
+        }
+        None => {}
+    }
+    Ok(limits)
 }
 
-/// A size as LXD writes it: `64MiB`, `2GB`, `1024`.
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
+fn text<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
+    config.get(key).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn parsed<T: FromStr<Err = String>>(config: &Config, key: &str) -> Result<Option<T>> {
+    text(config, key)
+        .map(|text| text.parse().map_err(|wanted: String| wrong(key, &wanted)))
+        .transpose()
+}
+
+fn wrong(key: &str, wanted: &str) -> Error {
+    Error::BadRequest(format!("{key}: {wanted}"))
+}
+
+/// Bytes; a part is one of what this machine has.
+fn memory(limit: MemoryLimit) -> u64 {
+    match limit {
+        MemoryLimit::Bytes(bytes) => bytes,
+        MemoryLimit::Percent(part) => {
+            let total = rustix::system::sysinfo();
+            #[expect(
+                clippy::useless_conversion,
+                reason = "the kernel's word, wide here and narrow elsewhere"
+            )]
+            let total = u64::from(total.totalram).saturating_mul(u64::from(total.mem_unit));
+            total / 100 * u64::from(part)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,18 +176,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_numbers_with_units_or_refused() {
+    fn limits_are_those_of_the_configuration() {
         let of = |key: &str, text: &str| limits(&[(key.to_owned(), text.to_owned())].into());
-        for (text, size) in
-            [("1024", 1024), ("64MiB", 64 << 20), ("2GB", 2_000_000_000), ("1 GiB", 1 << 30)]
-        {
-            assert_eq!(of(key::LIMIT_MEMORY, text).unwrap().memory, Some(size), "{text}");
-        }
-        for text in ["x", "5XB", "99999999999GiB", "0", "-1", "50%"] {
-            assert!(of(key::LIMIT_MEMORY, text).is_err(), "{text}");
-        }
+        assert_eq!(of(key::LIMIT_MEMORY, "64MiB").unwrap().memory, Some(64 << 20));
+        let half = of(key::LIMIT_MEMORY, "50%").unwrap().memory.unwrap();
+        let whole = of(key::LIMIT_MEMORY, "100%").unwrap().memory.unwrap();
+        assert!(half > 1 << 20 && half * 2 <= whole && whole - half * 2 < 100, "{half} {whole}");
+        assert!(of(key::LIMIT_MEMORY, "5XB").is_err());
         assert_eq!(of(key::LIMIT_CPU, "2").unwrap().cpus, Some(2));
-        assert!(of(key::LIMIT_CPU, "0-1").is_err());
+        assert_eq!(of(key::LIMIT_CPU, "0-1").unwrap().pinned, [(0, 1)]);
+        assert_eq!(of(key::LIMIT_CPU_ALLOWANCE, "20%").unwrap().weight, Some(20));
+        let quota = lxc::Quota { time: 25_000, period: 100_000 };
+        assert_eq!(of(key::LIMIT_CPU_ALLOWANCE, "25ms/100ms").unwrap().quota, Some(quota));
         assert_eq!(of(key::LIMIT_CPU, "").unwrap(), lxc::Limits::default());
     }
 }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use lxd_proto::event::action;
 use lxd_proto::instance::{InstanceName, InstanceStatus, SnapshotName, SnapshotsPost, key};
 use lxd_proto::operation::{Operation, description};
-use lxd_proto::{routes, time};
+use lxd_proto::{config, routes, time};
 
-use super::{about, blocking, power, runtime, tidy_tree, update};
+use super::{about, blocking, expanded, power, runtime, tidy_tree, update};
 use crate::app::{App, Caller};
 use crate::db::{Change, InstanceChange, InstanceRecord, SnapshotRecord};
 use crate::disks::Owner;
@@ -41,6 +41,12 @@ fn tell(
     app.events.lifecycle(action, source, context, Some(&caller.requestor));
 }
 
+/// Until when a snapshot of now is kept that does not say so itself.
+fn kept_until(record: &InstanceRecord, now: Timestamp) -> Timestamp {
+    let wish = expanded(&record.definition).0.remove(key::SNAPSHOT_EXPIRY);
+    wish.and_then(|wish| config::expiry(&wish, now)).unwrap_or_else(time::zero)
+}
+
 /// Takes a snapshot, of a running instance too, as an operation.
 ///
 /// # Errors
@@ -59,7 +65,7 @@ pub fn take(
         "" => None,
         text => Some(text.parse().map_err(|error| Error::BadRequest(format!("{error}")))?),
     };
-    let expires_at = post.expires_at.unwrap_or_else(time::zero);
+    let wanted = post.expires_at;
     let about = about(description::SNAPSHOT_CREATE, instance);
     let (task, caller, instance) = (app.clone(), caller.clone(), instance.clone());
     app.operations.spawn(about, async move |context| {
@@ -75,6 +81,7 @@ pub fn take(
         if record.snapshots.contains_key(&name) {
             return Err(Error::SnapshotExists(name.to_string()).into());
         }
+        let expires_at = wanted.unwrap_or_else(|| kept_until(&record, task.clock.now()));
         context.may_cancel(true);
         let (app, cancel) = (task.clone(), context.cancelled());
         let from = Owner::Instance(instance.clone());
