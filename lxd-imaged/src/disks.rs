@@ -173,38 +173,47 @@ impl Disks {
         })
     }
 
-    /// Puts the disk of a snapshot in the place of the instance's own.
+    /// Copies the disk of a snapshot beside that of its instance, which may run, for
+    /// [`Disks::restore`].
     ///
     /// # Errors
-    /// What could not be copied; the instance is then as it was.
-    pub fn restore(
+    /// What could not be copied; nothing of it stays.
+    pub fn prepare_restore(
         &self,
         name: &InstanceName,
         snapshot: &SnapshotName,
         disk: Disk,
         cancel: &CancellationToken,
     ) -> Result<()> {
-        self.unmount(name)?;
         let home = self.home(&Owner::Instance(name.clone()));
         let taken = self.home(&Owner::Snapshot(name.clone(), snapshot.clone()));
-        let part = match disk {
-            Disk::Overlay => "upper",
-            Disk::Plain => "rootfs",
-        };
+        let part = part(disk);
         let (fresh, old) = (home.join(RESTORED), home.join(REPLACED));
         let trouble = |error| Error::io(format!("cannot restore {}", home.display()), error);
-        remove(&fresh).and_then(|()| remove(&old)).map_err(trouble)?;
-        copy(&taken.join(part), &fresh, 0, cancel)?;
+        rootfs::remove(&fresh).and_then(|()| rootfs::remove(&old)).map_err(trouble)?;
+        copy(&taken.join(part), &fresh, 0, cancel)
+    }
+
+    /// Puts what [`Disks::prepare_restore`] has copied in the place of a stopped instance's disk.
+    ///
+    /// # Errors
+    /// What could not be renamed; the instance is then as it was, or the next start finishes it.
+    pub fn restore(&self, name: &InstanceName, disk: Disk) -> Result<()> {
+        self.unmount(name)?;
+        let home = self.home(&Owner::Instance(name.clone()));
+        let part = part(disk);
+        let (fresh, old) = (home.join(RESTORED), home.join(REPLACED));
+        let trouble = |error| Error::io(format!("cannot restore {}", home.display()), error);
         fs::rename(home.join(part), &old)
             .and_then(|()| fs::rename(&fresh, home.join(part)))
             .map_err(trouble)?;
         // What overlayfs keeps there belongs to the old upper directory.
         if disk == Disk::Overlay {
-            remove(&home.join("work")).map_err(trouble)?;
+            rootfs::remove(&home.join("work")).map_err(trouble)?;
             make(&home.join("work"), 0o711)?;
             self.give(&home.join("work"))?;
         }
-        remove(&old).map_err(trouble)
+        rootfs::remove(&old).map_err(trouble)
     }
 
     /// Another name for an instance, with its snapshots.
@@ -253,11 +262,12 @@ impl Disks {
         if let Owner::Instance(name) = owner {
             self.unmount(name)?;
             let snapshots = self.directory.snapshots().join(name.as_str());
-            remove(&snapshots).map_err(|error| {
+            rootfs::remove(&snapshots).map_err(|error| {
                 Error::io(format!("cannot remove {}", snapshots.display()), error)
             })?;
         }
-        remove(&home).map_err(|error| Error::io(format!("cannot remove {}", home.display()), error))
+        rootfs::remove(&home)
+            .map_err(|error| Error::io(format!("cannot remove {}", home.display()), error))
     }
 
     /// The whole root of an instance at its usual place, mounted if it was not; it stays mounted.
@@ -346,10 +356,10 @@ impl Disks {
         let partial = parent.join(format!(".{name}.partial"));
         let trouble = |error| Error::io(format!("cannot make {}", home.display()), error);
         fs::create_dir_all(&parent).map_err(trouble)?;
-        remove(&partial).map_err(trouble)?;
+        rootfs::remove(&partial).map_err(trouble)?;
         let outcome = fill(&partial).and_then(|()| fs::rename(&partial, &home).map_err(trouble));
         if outcome.is_err() {
-            let _ = remove(&partial);
+            let _ = rootfs::remove(&partial);
         }
         outcome
     }
@@ -415,7 +425,8 @@ fn discard(home: &Path) -> Result<()> {
         }
     }
     tracing::info!(path = %home.display(), "removing what an interrupted change left");
-    remove(home).map_err(|error| Error::io(format!("cannot remove {}", home.display()), error))
+    rootfs::remove(home)
+        .map_err(|error| Error::io(format!("cannot remove {}", home.display()), error))
 }
 
 /// A restore that was interrupted between its two renames gets its second one.
@@ -427,7 +438,15 @@ fn finish_restore(home: &Path) -> Result<()> {
             fs::rename(&old, home.join(part)).map_err(trouble)?;
         }
     }
-    remove(&fresh).and_then(|()| remove(&old)).map_err(trouble)
+    rootfs::remove(&fresh).and_then(|()| rootfs::remove(&old)).map_err(trouble)
+}
+
+/// The directory of a home that holds a disk.
+const fn part(disk: Disk) -> &'static str {
+    match disk {
+        Disk::Overlay => "upper",
+        Disk::Plain => "rootfs",
+    }
 }
 
 /// Makes a directory with exactly these permissions, whatever the daemon's mask.
@@ -445,12 +464,4 @@ fn make(path: &Path, mode: u32) -> Result<()> {
 fn copy(from: &Path, to: &Path, shift: i64, cancel: &CancellationToken) -> Result<()> {
     rootfs::copy(from, to, shift, cancel)?;
     Ok(())
-}
-
-/// Removes a directory with all that is in it; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use crate::disks::remove;
 use crate::error::{Error, Result};
 use crate::rootfs;
 
@@ -112,7 +111,7 @@ impl Trees {
             }
             unmount(&path);
             fs::rename(&path, &gone)
-                .and_then(|()| remove(&gone))
+                .and_then(|()| rootfs::remove(&gone))
                 .map_err(|error| Error::io(format!("cannot remove {}", path.display()), error))
         })
         .await
@@ -133,7 +132,7 @@ impl Trees {
             let name = entry.file_name();
             match name.to_str().map(str::parse) {
                 Some(Ok(image)) => images.push(image),
-                _ if name.to_string_lossy().ends_with(".partial") => remove(&entry.path())?,
+                _ if name.to_string_lossy().ends_with(".partial") => rootfs::remove(&entry.path())?,
                 _ => {}
             }
         }
@@ -151,7 +150,7 @@ fn make(
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let partial = root.join(format!(".{name}.partial"));
     let trouble = |error| Error::io(format!("cannot make {}", partial.display()), error);
-    remove(&partial).map_err(trouble)?;
+    rootfs::remove(&partial).map_err(trouble)?;
     DirBuilder::new().mode(0o700).create(&partial).map_err(trouble)?;
     let source = rootfs::Source { head: &files.head, rootfs: files.rootfs.as_deref() };
     let outcome = rootfs::unpack(source, &partial, progress, cancel)
@@ -161,7 +160,7 @@ fn make(
         })
         .and_then(|_| fs::rename(&partial, target).map_err(trouble));
     if outcome.is_err()
-        && let Err(error) = remove(&partial)
+        && let Err(error) = rootfs::remove(&partial)
     {
         tracing::warn!(%error, path = %partial.display(), "cannot remove a half-unpacked image");
     }

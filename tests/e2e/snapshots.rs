@@ -110,3 +110,61 @@ fn killed_while_restoring_the_container_is_one_or_the_other() {
     daemon.lxc("start c1").ok();
     shell(&daemon, "c1", "cat /root/file").prints("before\n");
 }
+
+#[test]
+fn a_running_ephemeral_container_outlives_its_restore() {
+    let (daemon, _) = hosting();
+    daemon.lxc("launch busybox c1 -e").ok();
+    shell(&daemon, "c1", "echo before > /root/file");
+    daemon.lxc("snapshot c1 s0").ok();
+    shell(&daemon, "c1", "echo after > /root/file");
+    daemon.lxc("restore c1 s0").ok();
+    assert_eq!(status(&daemon, "c1"), "Running");
+    shell(&daemon, "c1", "cat /root/file").prints("before\n");
+    // What cannot be copied is noticed before anything is stopped.
+    let init = daemon.http().metadata("/1.0/instances/c1/state")["pid"].clone();
+    std::fs::remove_dir_all(daemon.dir().join("snapshots/c1/s0/upper")).unwrap();
+    daemon.lxc("restore c1 s0").fails();
+    assert_eq!(daemon.http().metadata("/1.0/instances/c1/state")["pid"], init);
+    assert_eq!(status(&daemon, "c1"), "Running");
+}
+
+#[test]
+fn publishing_a_snapshot_holds_nobody_up() {
+    let (daemon, _) = hosting();
+    daemon.lxc("launch busybox c1").ok();
+    shell(&daemon, "c1", "dd if=/dev/urandom of=/root/large bs=1M count=24 2>/dev/null");
+    daemon.lxc("snapshot c1 s0").ok();
+    let publish = daemon.lxc("publish c1/s0 --alias made --compression xz").spawn();
+    let packing = || {
+        let all = daemon.http().metadata("/1.0/operations?recursion=1");
+        all.to_string().contains("create_image_from_container_pack")
+    };
+    wait::until("the packing to go on", packing);
+    daemon.lxc("stop -f c1").ok();
+    daemon.lxc("start c1").ok();
+    daemon.lxc("snapshot c1 s1").ok();
+    assert!(packing(), "it was over before anything could be held up");
+    // What is being read goes when it has been.
+    daemon.lxc("delete c1/s0").ok();
+    assert_eq!(publish.wait().code, 0);
+    daemon.lxc("image info made").ok();
+    let left = daemon.http().metadata("/1.0/instances/c1/snapshots").to_string();
+    assert!(left.contains("s1") && !left.contains("s0"), "{left}");
+}
+
+#[test]
+fn no_depth_of_directories_harms_the_daemon() {
+    let (mut daemon, _) = hosting();
+    daemon.lxc("launch busybox c1").ok();
+    // Chains are put below one another from above: no path is too long for that.
+    let deep = "mkdir /deep; for r in 1 2 3 4; do cd /deep; mkdir n; cd n; i=0; \
+                while [ $i -lt 900 ]; do mkdir d; cd d; i=$((i+1)); done; \
+                [ -e /deep/o ] && mv /deep/o .; mv /deep/n /deep/o; done";
+    shell(&daemon, "c1", deep);
+    daemon.lxc("snapshot c1 s0").run();
+    daemon.lxc("delete -f c1").ok();
+    wait::until("its files to go", || daemon.files_in("instances").is_empty());
+    assert!(daemon.is_running());
+    daemon.lxc("launch busybox c2").ok();
+}

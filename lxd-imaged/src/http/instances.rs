@@ -189,11 +189,7 @@ pub(super) async fn snapshots(
         Ok(record) => record,
         Err(error) => return error.into(),
     };
-    let all: Vec<_> = record
-        .snapshots
-        .iter()
-        .map(|(name, taken)| instances::snapshot(&record, name, taken))
-        .collect();
+    let all = instances::snapshots(&record);
     Reply::list(Query::of(&uri).recursion(), &all, |snapshot| {
         routes::INSTANCE_SNAPSHOT.url(&[record.name.as_str(), &snapshot.name])
     })

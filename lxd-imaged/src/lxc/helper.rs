@@ -58,8 +58,10 @@ fn launch(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> io::Result
     Err(Command::new(program).args(arguments).exec())
 }
 
-/// Undoes what the daemon set for itself: its file mask and its limit of open files.
+/// Undoes what the daemon set for itself, or was given: its file mask, its limit of open files,
+/// and signals that are ignored.
 pub(super) fn ordinary_surroundings() {
+    sys::ordinary_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = Some(limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));

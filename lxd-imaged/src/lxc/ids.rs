@@ -4,8 +4,10 @@ use std::path::Path;
 
 /// Where ids begin when nothing says otherwise, as in LXD.
 const BASE: u32 = 1_000_000;
-/// How many ids an instance has.
-const SIZE: u32 = 65_536;
+/// How many ids an instance has when nothing says otherwise, as in LXD.
+const SIZE: u32 = 1_000_000_000;
+/// How many ids an instance needs: all that files of ordinary systems have.
+const LEAST: u32 = 65_536;
 
 /// Ids of the host, `base` up to and without `base + size`; an instance's root is `base`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,8 @@ impl Range {
         let common = |(start, end): (u32, u32)| {
             groups.iter().find_map(|(first, last)| {
                 let (start, end) = (start.max(*first), end.min(*last));
-                (end.checked_sub(start)? >= SIZE).then_some(Self { base: start, size: SIZE })
+                let size = end.checked_sub(start)?;
+                (size >= LEAST).then_some(Self { base: start, size })
             })
         };
         lines(&users).find_map(common)
@@ -50,7 +53,7 @@ fn lines(text: &str) -> impl Iterator<Item = (u32, u32)> {
         let (start, count): (u32, u32) =
             (parts.next()?.trim().parse().ok()?, parts.next()?.trim().parse().ok()?);
         // A range that began at 0 would make the host's root the instance's.
-        (matches!(owner, "root" | "0") && start >= SIZE)
+        (matches!(owner, "root" | "0") && start >= LEAST)
             .then_some((start, start.saturating_add(count)))
     })
 }
@@ -70,7 +73,7 @@ mod tests {
     #[test]
     fn both_files_must_agree() {
         let range = delegated("me:5:9\nroot:100000:10000001\n", "root:200000:70000\n");
-        assert_eq!(range, Some(Range { base: 200_000, size: 65_536 }));
+        assert_eq!(range, Some(Range { base: 200_000, size: 70_000 }));
         assert_eq!(delegated("root:100000:65536\n", "root:165536:65536\n"), None);
     }
 

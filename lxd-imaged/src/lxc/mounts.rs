@@ -171,7 +171,7 @@ pub(super) fn probe(scratch: &Path, namespace: &OwnedFd, ids: Range) -> Result<(
         for mount in [&target, &mapped] {
             let _ = unmount(mount);
         }
-        let _ = std::fs::remove_dir_all(scratch);
+        let _ = crate::rootfs::remove(scratch);
     };
     clear();
     let outcome = (|| {

@@ -213,7 +213,8 @@ impl Spec {
 
 /// What every instance gets.
 const FIXED: &[(&str, &str)] = &[
-    ("lxc.mount.auto", "proc:mixed sys:mixed cgroup:mixed"),
+    // What of /proc/sys is not the instance's own, the user namespace keeps from it.
+    ("lxc.mount.auto", "proc:rw sys:mixed cgroup:mixed"),
     ("lxc.autodev", "1"),
     ("lxc.pty.max", "1024"),
     // No terminals besides the console: a login prompt on them would wait for nobody.

@@ -102,6 +102,22 @@ pub(super) fn keep_descriptors() -> io::Result<()> {
     outcome(result)
 }
 
+/// Lets every signal reach what this process executes, and do what it does by itself.
+///
+/// Whoever started the daemon may ignore or hold back some, which containers would inherit.
+pub(super) fn ordinary_signals() {
+    // SAFETY: this process has one thread and no handlers; an empty set is initialised before use.
+    // Numbers that are no signals, or cannot be changed, are refused without harm.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// A descriptor as tokio waits for it.
 pub(super) fn asynchronous(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same descriptor all its life, and `AsyncFd` gives no `&mut` away

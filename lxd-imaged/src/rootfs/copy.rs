@@ -67,7 +67,7 @@ pub fn copy(
         .and_then(|()| kernel::syncfs(&handle).map_err(|errno| Error::read(to, errno)));
     if let Err(error) = result {
         // What can't be removed is left to the sweep.
-        let _ = std::fs::remove_dir_all(to);
+        let _ = super::remove(to);
         return Err(error);
     }
     Ok(Copied { dropped_xattrs: copier.tree.dropped(), ..copier.copied })

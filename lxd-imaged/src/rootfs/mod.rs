@@ -3,6 +3,7 @@
 mod copy;
 mod ids;
 mod pack;
+mod remove;
 mod squashfs;
 pub mod templates;
 mod tree;
@@ -18,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use copy::{Copied, copy};
 pub use pack::{Packed, pack};
+pub use remove::remove;
 pub use squashfs::pack_squashfs;
 pub use unpack::{Source, Unpacked, unpack};
 

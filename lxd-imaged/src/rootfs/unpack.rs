@@ -109,7 +109,7 @@ fn unpack_all(
 /// Removes what an unpacking that failed has left. What can't be removed is left to the sweep.
 fn clear(into: &Path) {
     for name in ["rootfs", "templates", squashfs::ASIDE] {
-        let _ = std::fs::remove_dir_all(into.join(name));
+        let _ = super::remove(&into.join(name));
     }
     let _ = std::fs::remove_file(into.join("metadata.yaml"));
 }

@@ -108,9 +108,10 @@ pub enum SettingError {
 /// # Errors
 /// A key that LXD does not know for containers, or a value that it would refuse.
 pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
-    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '=';
     let unknown = || SettingError::Unknown(name.to_owned());
-    if name.contains(odd) {
+    if let Some(variable) = name.strip_prefix(key::ENVIRONMENT)
+        && (variable.is_empty() || !variable.bytes().all(is_of_variable))
+    {
         return Err(unknown());
     }
     let free = |prefix: &&str| name.len() > prefix.len() && name.starts_with(*prefix);
@@ -127,6 +128,11 @@ pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
         value: value.chars().take(80).flat_map(char::escape_debug).collect(),
         wanted,
     })
+}
+
+/// What the name of an environment variable may be made of.
+fn is_of_variable(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"=\"'".contains(&byte)
 }
 
 impl Kind {
@@ -323,7 +329,12 @@ mod tests {
             ("snapshots.expiry", "tomorrow", false),
             ("user.", "x", false),
             ("user.x", "anything", true),
-            ("user.x y", "anything", false),
+            // LXD takes them as they come: properties of images become keys.
+            ("user.x y", "anything", true),
+            ("image.a=b", "anything", true),
+            ("environment.A_B", "x", true),
+            ("environment.A\"B", "x", false),
+            ("environment.A B", "x", false),
             ("bogus", "1", false),
         ] {
             assert_eq!(check(name, value).is_ok(), taken, "{name}={value}");

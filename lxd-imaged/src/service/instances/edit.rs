@@ -33,6 +33,10 @@ pub fn put(
 ) -> Result<Operation> {
     let record = app.catalog.instances.get(name)?;
     if !put.restore.is_empty() {
+        if put.stateful {
+            let text = "Stateful snapshot restore requested by snapshot is stateless";
+            return Err(Error::BadRequest(text.into()));
+        }
         let snapshot = put.restore.rsplit('/').next().unwrap_or_default();
         let snapshot: SnapshotName = snapshot.parse().map_err(|_| {
             Error::BadRequest(format!("Snapshot {name}/{} does not exist", put.restore))
@@ -155,6 +159,7 @@ pub fn rename(
     let (task, caller, from) = (app.clone(), caller.clone(), from.clone());
     app.operations.spawn(about, async move |_| {
         let _held = task.locks.hold_both(&from, &to).await;
+        let _snapshots = task.locks.change_snapshots(&from).await;
         task.catalog.instances.get(&from)?;
         if task.catalog.instances.get(&to).is_ok() {
             return Err(Error::NameTaken(to.to_string()).into());
@@ -212,6 +217,7 @@ pub fn delete(app: &Arc<App>, caller: &Caller, name: &InstanceName) -> Result<Op
 
 /// Removes an instance that its caller holds: the row, then the bytes.
 pub(super) async fn remove(app: &Arc<App>, name: &InstanceName) -> Result<()> {
+    let _snapshots = app.locks.change_snapshots(name).await;
     let record = app.catalog.instances.get(name)?;
     app.db.commit(Change::Instance(InstanceChange::Delete(name.clone()))).await?;
     let (task, owner) = (app.clone(), Owner::Instance(name.clone()));

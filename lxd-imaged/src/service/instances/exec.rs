@@ -78,7 +78,7 @@ pub fn exec(
     }
     let command = Command {
         argv: post.command.clone(),
-        environment: variables.clone().into_iter().collect(),
+        environment: in_container(&variables),
         uid: post.user,
         gid: post.group,
         directory: directory(&post, &variables),
@@ -107,6 +107,13 @@ fn directory(post: &ExecPost, variables: &BTreeMap<String, String>) -> String {
         return post.cwd.clone();
     }
     variables.get("HOME").filter(|home| home.starts_with('/')).map_or("/", String::as_str).into()
+}
+
+/// With what liblxc adds, which operations do not tell: programs ask by it where they are.
+fn in_container(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut all = BTreeMap::from([("container".to_owned(), "lxc".to_owned())]);
+    all.extend(variables.clone());
+    all.into_iter().collect()
 }
 
 fn variables(post: &ExecPost, configured: BTreeMap<String, String>) -> BTreeMap<String, String> {

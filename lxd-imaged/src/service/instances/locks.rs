@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lxd_proto::instance::InstanceName;
 use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 /// Locks by the name of the instance, whether it exists or is to be made.
@@ -14,6 +14,8 @@ pub struct Locks {
     /// Cancelled when changes may begin.
     open: CancellationToken,
     held: Mutex<HashMap<InstanceName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Beside the instance, and after it: its snapshots can be read while it is changed.
+    snapshots: Mutex<HashMap<InstanceName, Arc<RwLock<()>>>>,
 }
 
 impl Locks {
@@ -33,6 +35,23 @@ impl Locks {
             held.entry(name.clone()).or_default().clone()
         };
         lock.lock_owned().await
+    }
+
+    /// Keeps the snapshots of an instance that the caller holds as they are. It may let go of the
+    /// instance then.
+    pub async fn read_snapshots(&self, name: &InstanceName) -> OwnedRwLockReadGuard<()> {
+        self.of_snapshots(name).read_owned().await
+    }
+
+    /// Waits until nobody reads snapshots of an instance that the caller holds.
+    pub async fn change_snapshots(&self, name: &InstanceName) -> OwnedRwLockWriteGuard<()> {
+        self.of_snapshots(name).write_owned().await
+    }
+
+    fn of_snapshots(&self, name: &InstanceName) -> Arc<RwLock<()>> {
+        let mut snapshots = self.snapshots.lock();
+        snapshots.retain(|_, lock| Arc::strong_count(lock) > 1);
+        snapshots.entry(name.clone()).or_default().clone()
     }
 
     /// Waits for two instances, in the order in which everybody does who needs two.

@@ -33,7 +33,7 @@ pub use files::{File, Kind, Written, WrittenKind, clear_console, console, read, 
 pub use locks::Locks;
 pub use power::{recover, set_state, stop_all};
 pub use publish::publish;
-pub use shown::{etag, full, shown, snapshot, state};
+pub use shown::{etag, full, shown, snapshot, snapshots, state};
 pub use snapshots::{delete as delete_snapshot, expire, prune, rename as rename_snapshot, take};
 
 /// What is being done about an instance, as operations tell it.

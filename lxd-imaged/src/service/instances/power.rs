@@ -122,7 +122,14 @@ pub(super) async fn start(
         unmount(app, name).await;
         return Err(error);
     }
-    started(app, &record).await?;
+    if let Err(error) = started(app, &record).await {
+        // What cannot be recorded would run on without anybody to see its end.
+        if let Err(error) = halt(app, name, End::Killed).await {
+            tracing::error!(instance = %name, %error, "cannot end an instance that was not recorded");
+        }
+        unmount(app, name).await;
+        return Err(error);
+    }
     watch(app, name);
     tell(app, caller, action::INSTANCE_STARTED, name, &[]);
     Ok(())
@@ -286,19 +293,23 @@ async fn restart(
     let _held = app.locks.hold(name).await;
     app.catalog.instances.get(name)?;
     unmount(app, name).await;
-    start(app, None, name).await?;
+    if let Err(error) = start(app, None, name).await {
+        // Whoever watches it must not take this for the end of an ephemeral one.
+        note_stopped(app, name).await?;
+        return Err(error);
+    }
     tell(app, caller, action::INSTANCE_RESTARTED, name, &[]);
     Ok(())
 }
 
 /// Says that the end of an instance is not to be noticed, as long as it is held.
-struct Restarting<'a> {
+pub(super) struct Restarting<'a> {
     app: &'a App,
     name: &'a InstanceName,
 }
 
 impl<'a> Restarting<'a> {
-    fn begin(app: &'a App, name: &'a InstanceName) -> Self {
+    pub(super) fn begin(app: &'a App, name: &'a InstanceName) -> Self {
         app.restarting.lock().insert(name.clone());
         Self { app, name }
     }
@@ -340,14 +351,17 @@ async fn settle(app: &Arc<App>, name: &InstanceName, stopped: bool) -> Result<()
     if record.definition.ephemeral && stopped {
         return edit::remove(app, name).await;
     }
-    if stopped {
-        update(app, &record, |record| {
-            let config = &mut record.definition.config;
-            config.insert(key::LAST_POWER.to_owned(), STOPPED.to_owned());
-        })
-        .await?;
-    }
-    Ok(())
+    if stopped { note_stopped(app, name).await } else { Ok(()) }
+}
+
+/// Records that an instance does not run, and is not to start with the daemon.
+pub(super) async fn note_stopped(app: &App, name: &InstanceName) -> Result<()> {
+    let record = app.catalog.instances.get(name)?;
+    update(app, &record, |record| {
+        let config = &mut record.definition.config;
+        config.insert(key::LAST_POWER.to_owned(), STOPPED.to_owned());
+    })
+    .await
 }
 
 async fn unmount(app: &Arc<App>, name: &InstanceName) {

@@ -55,7 +55,7 @@ pub fn publish(app: &Arc<App>, caller: &Caller, post: ImagesPost) -> Result<Oper
     let about = About { description: description::IMAGE_DOWNLOAD, ..About::default() };
     let (task, caller) = (app.clone(), caller.clone());
     app.operations.spawn(about, async move |context| {
-        let _held = task.locks.hold(&name).await;
+        let held = task.locks.hold(&name).await;
         let record = task.catalog.instances.get(&name)?;
         let (owner, definition) = match &snapshot {
             None => {
@@ -89,6 +89,14 @@ pub fn publish(app: &Arc<App>, caller: &Caller, post: ImagesPost) -> Result<Oper
             cancel: context.cancelled(),
         };
         let upload = Upload::new(task.clone(), caller, request);
+        // What a snapshot holds is not touched by what its instance does.
+        let (_snapshots, _held) = if snapshot.is_some() {
+            let snapshots = task.locks.read_snapshots(&name).await;
+            drop(held);
+            (Some(snapshots), None)
+        } else {
+            (None, Some(held))
+        };
         let (fingerprint, size) = packer.into_image(upload, &context).await?;
         Ok(Some(image_metadata(&fingerprint, size)))
     })

@@ -54,8 +54,7 @@ pub async fn full(app: &App, records: &[Arc<InstanceRecord>]) -> Vec<InstanceFul
     });
     let mut states: BTreeMap<_, _> = running.into_iter().zip(states).collect();
     let full = |record: &Arc<InstanceRecord>| {
-        let snapshots: Vec<Snapshot> =
-            record.snapshots.iter().map(|(name, taken)| snapshot(record, name, taken)).collect();
+        let snapshots = snapshots(record);
         let state = states.remove(&record.name);
         InstanceFull {
             instance: shown(app, record),
@@ -71,6 +70,14 @@ pub async fn full(app: &App, records: &[Arc<InstanceRecord>]) -> Vec<InstanceFul
 pub async fn state(app: &App, name: &InstanceName) -> Result<InstanceState> {
     let state = runtime::states(app, &[name]).await?.pop();
     Ok(state.unwrap_or_else(|| InstanceState::down(InstanceStatus::Stopped)))
+}
+
+/// The objects of all snapshots of an instance, the newest last.
+pub fn snapshots(record: &InstanceRecord) -> Vec<Snapshot> {
+    let all = record.snapshots.iter();
+    let mut all: Vec<_> = all.map(|(name, taken)| snapshot(record, name, taken)).collect();
+    all.sort_by_key(|snapshot| snapshot.created_at);
+    all
 }
 
 /// The object of a snapshot.

@@ -178,30 +178,49 @@ pub(super) fn restore(
         let _held = task.locks.hold(&instance).await;
         let record = task.catalog.instances.get(&instance)?;
         let taken = record.snapshots.get(&snapshot).ok_or(SNAPSHOT_NOT_FOUND)?.clone();
-        let ran = runtime::status(&task, &instance) != InstanceStatus::Stopped;
-        if ran {
-            task.runtime.kill(&runtime::named(&instance)?).await?;
-        }
+        context.may_cancel(true);
         let (app, name, of) = (task.clone(), instance.clone(), snapshot.clone());
         let (disk, cancel) = (taken.definition.disk, context.cancelled());
-        blocking(move || app.disks.restore(&name, &of, disk, &cancel)).await?;
-        update(&task, &record, |record| {
-            let own = record.definition.config.iter();
-            let own: Vec<_> = own
-                .filter(|(name, _)| *name == key::UUID || *name == key::LAST_POWER)
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect();
-            record.definition = taken.definition;
-            record.definition.config.extend(own);
-        })
-        .await?;
-        if ran {
-            power::start(&task, None, &instance).await?;
+        blocking(move || app.disks.prepare_restore(&name, &of, disk, &cancel)).await?;
+        context.may_cancel(false);
+        if runtime::is_stopped(&task, &instance) {
+            put_in_place(&task, &record, taken).await?;
+        } else {
+            // It is not over: an ephemeral one stays.
+            let _restarting = power::Restarting::begin(&task, &instance);
+            task.runtime.kill(&runtime::named(&instance)?).await?;
+            let restored = put_in_place(&task, &record, taken).await;
+            // As it was, if it cannot be as it is to be.
+            let started = power::start(&task, None, &instance).await;
+            if started.is_err() {
+                power::note_stopped(&task, &instance).await?;
+            }
+            restored.and(started)?;
         }
         let context = [("snapshot", snapshot.as_str())];
         super::tell(&task, Some(&caller), action::INSTANCE_RESTORED, &instance, &context);
         Ok(None)
     })
+}
+
+/// The disk of a snapshot that lies beside that of its stopped instance, and its configuration.
+async fn put_in_place(
+    app: &Arc<App>,
+    record: &InstanceRecord,
+    taken: SnapshotRecord,
+) -> Result<()> {
+    let (task, name, disk) = (app.clone(), record.name.clone(), taken.definition.disk);
+    blocking(move || task.disks.restore(&name, disk)).await?;
+    update(app, record, |record| {
+        let own = record.definition.config.iter();
+        let own: Vec<_> = own
+            .filter(|(name, _)| *name == key::UUID || *name == key::LAST_POWER)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        record.definition = taken.definition;
+        record.definition.config.extend(own);
+    })
+    .await
 }
 
 fn known(app: &App, instance: &InstanceName, snapshot: &SnapshotName) -> Result<()> {
@@ -250,6 +269,7 @@ pub fn rename(
     let (instance, from) = (instance.clone(), from.clone());
     app.operations.spawn(about, async move |_| {
         let _held = task.locks.hold(&instance).await;
+        let _snapshots = task.locks.change_snapshots(&instance).await;
         known(&task, &instance, &from)?;
         let (app, name, old, new) = (task.clone(), instance.clone(), from.clone(), to.clone());
         blocking(move || app.disks.rename_snapshot(&name, &old, &new)).await?;
@@ -313,6 +333,7 @@ pub async fn prune(app: &Arc<App>) -> usize {
 /// Removes a snapshot: the row, then the bytes.
 async fn remove(app: &Arc<App>, instance: &InstanceName, snapshot: &SnapshotName) -> Result<()> {
     let _held = app.locks.hold(instance).await;
+    let _snapshots = app.locks.change_snapshots(instance).await;
     let record = app.catalog.instances.get(instance)?;
     let taken = record.snapshots.get(snapshot).ok_or(SNAPSHOT_NOT_FOUND)?;
     let change = InstanceChange::DeleteSnapshot(instance.clone(), snapshot.clone());
