@@ -109,17 +109,15 @@ fn both_clients_list_what_is_public() {
             info.says(fingerprint);
         }
         run("image info s:hidden").fails();
-        // What is pinned is as good as what an authority vouches for.
+        // A pinned certificate is as good as an authority that vouches for it.
         let pinned = reader.work().join("pinned");
         std::fs::create_dir_all(pinned.join("servercerts")).unwrap();
         std::fs::write(pinned.join("servercerts/p.crt"), publisher.certificate()).unwrap();
-        std::fs::write(pinned.join("config.yml"), "remotes: {}\n").unwrap();
-        let pin = |line: &str| reader.client(which, line).env("LXD_CONF", &pinned);
-        let _ = pin("remote remove p").run();
-        std::fs::create_dir_all(pinned.join("servercerts")).unwrap();
-        std::fs::write(pinned.join("servercerts/p.crt"), publisher.certificate()).unwrap();
-        pin(&format!("remote add p {} --protocol simplestreams", publisher.address())).ok();
-        pin("image list p: -f csv -c F").ok().says(&known[0].2);
+        let address = publisher.address();
+        let remote = format!("{{addr: \"{address}\", protocol: simplestreams, public: true}}");
+        std::fs::write(pinned.join("config.yml"), format!("remotes: {{p: {remote}}}\n")).unwrap();
+        let list = reader.client(which, "image list p: -f csv -c F").env("LXD_CONF", &pinned);
+        list.ok().says(&known[0].2);
     }
 }
 
