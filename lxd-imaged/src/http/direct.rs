@@ -77,9 +77,10 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str> {
 
 fn text(alias: &str, entry: &Entry, server: &str, url: &str) -> String {
     let image = &entry.image;
-    let description = image.properties.get("description").map_or("", String::as_str);
+    let description = image.properties.get("description");
+    let description = description.map(|text| format!("{text}\n")).unwrap_or_default();
     format!(
-        "{alias}: {description}\n\n\
+        "{alias}\n{description}\n\
          fingerprint   {}\n\
          architecture  {}\n\
          type          {}\n\
