@@ -31,6 +31,7 @@ use crate::store::blobs::Blobs;
 use crate::store::checks::{Check, CheckPool};
 use crate::store::partial::Partials;
 use crate::store::spool::Spools;
+use crate::streams::Streams;
 use crate::trees::Trees;
 use crate::trust::Shown;
 
@@ -55,6 +56,8 @@ pub struct App {
     pub secrets: Arc<Secrets>,
     /// What scheduled work goes by.
     pub clock: Clock,
+    /// The public images as a simplestreams server.
+    pub streams: Arc<Streams>,
     /// Checks of files.
     pub checks: Arc<CheckPool>,
     /// Deep checks that go on after their image was accepted.

@@ -3,10 +3,13 @@
 //! Requests read here and nowhere else. Only the database's writer changes it, after each
 //! commit, so that what is listed is on disk.
 
+mod published;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lxd_proto::alias::{AliasEntry, ImageAlias};
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::{Image, Verified};
@@ -15,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::db::{
     AliasChange, BlobRow, Change, NewImage, Observer, Origin, Replacement, Settings, Snapshot,
+    WithdrawnFile,
 };
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 use crate::instances::Instances;
@@ -117,9 +121,13 @@ struct Alias {
 struct Contents {
     images: BTreeMap<Fingerprint, Arc<Entry>>,
     aliases: BTreeMap<String, Alias>,
-    /// How many images use a blob.
-    uses: HashMap<Fingerprint, usize>,
+    /// The images that use a blob.
+    users: HashMap<Fingerprint, Vec<Fingerprint>>,
+    /// Files of deleted public images that are still kept.
+    withdrawn: HashMap<Fingerprint, Vec<WithdrawnFile>>,
     config: BTreeMap<String, String>,
+    /// Grows with every change of what strangers see.
+    generation: u64,
 }
 
 /// The contents of the store.
@@ -132,6 +140,8 @@ pub struct Catalog {
     pub instances: Instances,
     /// Whether images and aliases are known, or why they cannot be.
     loaded: watch::Sender<Option<Result<(), Arc<str>>>>,
+    /// [`Contents::generation`], for who waits for the next one.
+    generation: watch::Sender<u64>,
 }
 
 impl Catalog {
@@ -145,6 +155,7 @@ impl Catalog {
             trust,
             instances: Instances::default(),
             loaded: watch::Sender::new(None),
+            generation: watch::Sender::new(0),
         }
     }
 
@@ -180,7 +191,11 @@ impl Catalog {
             image.aliases.sort_by(|a, b| a.name.cmp(&b.name));
             contents.insert(Arc::new(Entry::new(image, head, rootfs, origin)));
         }
-        *self.contents.write() = contents;
+        contents.keep(snapshot.withdrawn);
+        let mut old = self.contents.write();
+        contents.generation = old.generation + 1;
+        self.generation.send_replace(contents.generation);
+        *old = contents;
     }
 
     /// All current images that `viewer` sees, by fingerprint, beginning after `after`.
@@ -245,9 +260,10 @@ impl Catalog {
         self.contents.read().alias(viewer, name).ok_or(ALIAS_NOT_FOUND)
     }
 
-    /// Whether any image uses the blob.
+    /// Whether any image uses the blob, or has used it so lately that it is still served.
     pub fn uses(&self, digest: &Fingerprint) -> bool {
-        self.contents.read().uses.contains_key(digest)
+        let contents = self.contents.read();
+        contents.users.contains_key(digest) || contents.withdrawn.contains_key(digest)
     }
 
     /// Configuration that differs from its defaults.
@@ -258,19 +274,24 @@ impl Catalog {
 
 impl Contents {
     fn insert(&mut self, entry: Arc<Entry>) {
+        let fingerprint = entry.image.fingerprint;
         for blob in entry.blobs() {
-            *self.uses.entry(blob.digest).or_default() += 1;
+            self.users.entry(blob.digest).or_default().push(fingerprint);
         }
-        self.images.insert(entry.image.fingerprint, entry);
+        self.note(&entry);
+        self.images.insert(fingerprint, entry);
     }
 
     fn remove(&mut self, fingerprint: &Fingerprint) {
         let Some(entry) = self.images.remove(fingerprint) else { return };
+        self.note(&entry);
         for blob in entry.blobs() {
-            if let Some(uses) = self.uses.get_mut(&blob.digest) {
-                *uses -= 1;
-                if *uses == 0 {
-                    self.uses.remove(&blob.digest);
+            if let Some(users) = self.users.get_mut(&blob.digest) {
+                if let Some(at) = users.iter().position(|user| user == fingerprint) {
+                    users.swap_remove(at);
+                }
+                if users.is_empty() {
+                    self.users.remove(&blob.digest);
                 }
             }
         }
@@ -291,8 +312,21 @@ impl Contents {
     }
 
     fn edit(&mut self, fingerprint: &Fingerprint, edit: impl FnOnce(&mut Image)) {
-        if let Some(entry) = self.images.get_mut(fingerprint) {
-            *entry = entry.with(|image, _| edit(image));
+        self.change(fingerprint, |image, _| edit(image));
+    }
+
+    fn change(
+        &mut self,
+        fingerprint: &Fingerprint,
+        edit: impl FnOnce(&mut Image, &mut Option<Origin>),
+    ) {
+        let Some(entry) = self.images.get_mut(fingerprint) else { return };
+        let new = entry.with(edit);
+        let old = std::mem::replace(entry, new.clone());
+        self.note(&old);
+        self.note(&new);
+        if old.image.public && !new.image.public {
+            self.forget(new.blobs().map(|blob| blob.digest), Timestamp::MAX);
         }
     }
 
@@ -300,21 +334,23 @@ impl Contents {
     fn put(&mut self, new: &NewImage) {
         let fingerprint = new.image.fingerprint;
         if new.adopt {
-            if let Some(entry) = self.images.get_mut(&fingerprint) {
-                *entry = entry.with(|image, origin| {
-                    let aliases = std::mem::take(&mut image.aliases);
-                    let verified = std::mem::take(&mut image.verified);
-                    *image = Image { aliases, verified, ..new.image.clone() };
-                    if new.origin.is_some() {
-                        origin.clone_from(&new.origin);
-                    }
-                });
-            }
+            self.change(&fingerprint, |image, origin| {
+                let aliases = std::mem::take(&mut image.aliases);
+                let verified = std::mem::take(&mut image.verified);
+                *image = Image { aliases, verified, ..new.image.clone() };
+                if new.origin.is_some() {
+                    origin.clone_from(&new.origin);
+                }
+            });
         } else {
             let mut image = new.image.clone();
             image.aliases.clear();
             let (head, rootfs) = (new.head.clone(), new.rootfs.clone());
-            self.insert(Arc::new(Entry::new(image, head, rootfs, new.origin.clone())));
+            let entry = Entry::new(image, head, rootfs, new.origin.clone());
+            if !entry.image.public {
+                self.forget(entry.blobs().map(|blob| blob.digest), Timestamp::MAX);
+            }
+            self.insert(Arc::new(entry));
         }
         for (name, description) in &new.aliases {
             let description = if description.is_empty() {
@@ -342,19 +378,20 @@ impl Contents {
         let lineage =
             self.images.get(from).and_then(|entry| Some(entry.origin.as_ref()?.lineage.clone()));
         if let Some(old) = lineage.filter(|old| *old != from_origin.lineage) {
-            for entry in self.images.values_mut() {
-                if entry.origin.as_ref().is_some_and(|origin| origin.lineage == old) {
-                    *entry = entry.with(|_, origin| {
-                        if let Some(origin) = origin {
-                            origin.lineage.clone_from(&from_origin.lineage);
-                        }
-                    });
-                }
+            let of_it = |entry: &&Arc<Entry>| {
+                entry.origin.as_ref().is_some_and(|origin| origin.lineage == old)
+            };
+            let versions: Vec<_> =
+                self.images.values().filter(of_it).map(|entry| entry.image.fingerprint).collect();
+            for version in versions {
+                self.change(&version, |_, origin| {
+                    if let Some(origin) = origin {
+                        origin.lineage.clone_from(&from_origin.lineage);
+                    }
+                });
             }
         }
-        if let Some(entry) = self.images.get_mut(from) {
-            *entry = entry.with(|_, origin| *origin = Some(from_origin.clone()));
-        }
+        self.change(from, |_, origin| *origin = Some(from_origin.clone()));
     }
 
     fn unset_alias(&mut self, name: &str) -> Option<Alias> {
@@ -389,7 +426,10 @@ impl Contents {
                 }
             }
             Change::Used(fingerprint, at) => {
-                self.edit(fingerprint, |image| image.last_used_at = *at);
+                // Nothing that strangers see.
+                if let Some(entry) = self.images.get_mut(fingerprint) {
+                    *entry = entry.with(|image, _| image.last_used_at = *at);
+                }
             }
             Change::Edit(edited) => self.edit(&edited.fingerprint, |image| {
                 image.public = edited.public;
@@ -402,6 +442,8 @@ impl Contents {
                 self.edit(fingerprint, |image| image.verified = verified.clone());
             }
             Change::Delete(fingerprint) => self.remove(fingerprint),
+            Change::Withdraw(withdrawal) => self.withdraw(withdrawal),
+            Change::Forget(digests, before) => self.forget(digests.iter().copied(), *before),
             Change::Alias(change) => self.apply_alias(change),
             // The catalog's own, beside the contents.
             Change::Trust(_) | Change::Instance(_) => {}
@@ -450,6 +492,9 @@ impl Observer for Catalog {
                 other => contents.apply(other),
             }
         }
+        let generation = contents.generation;
+        self.generation
+            .send_if_modified(|known| std::mem::replace(known, generation) != generation);
     }
 }
 

@@ -6,11 +6,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use lxd_proto::fingerprint::Fingerprint;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::db::{self, Change, NewImage, Opened, Snapshot};
+use crate::db::{self, Change, NewImage, Opened, Snapshot, WithdrawnFile};
 use crate::directory::Directory;
 
 /// One thing that is wrong, and what was done about it.
@@ -82,7 +83,7 @@ pub async fn run(directory: &Directory, repair: bool) -> anyhow::Result<Report> 
     let _held = directory.hold()?;
     directory.refuse_lost_database()?;
     let mut opened = db::open(&directory.database()).await?;
-    let Snapshot { images, aliases, .. } = opened.load().await?;
+    let Snapshot { images, aliases, withdrawn, .. } = opened.load().await?;
     let report = Report { images: images.len(), ..Report::default() };
     let mut check = Check { directory, opened, repair, report };
     let names = |fingerprint: &Fingerprint| -> Vec<String> {
@@ -92,7 +93,8 @@ pub async fn run(directory: &Directory, repair: bool) -> anyhow::Result<Report> 
             .map(|a| a.name.clone())
             .collect()
     };
-    let broken = check.blobs(&images)?;
+    let broken = check.blobs(&images, &withdrawn)?;
+    check.forget(&withdrawn, &broken).await?;
     for image in &images {
         let files = std::iter::once(&image.head).chain(&image.rootfs);
         if files.map(|blob| blob.digest).any(|digest| broken.contains(&digest)) {
@@ -108,12 +110,18 @@ impl Check<'_> {
         self.report.findings.push(Finding { fault, subject, detail, repaired });
     }
 
-    /// Reads every file; returns the digests that images need and cannot have.
-    fn blobs(&mut self, images: &[NewImage]) -> anyhow::Result<BTreeSet<Fingerprint>> {
+    /// Reads every file; returns the digests that images need and cannot have, and those of
+    /// withdrawn files.
+    fn blobs(
+        &mut self,
+        images: &[NewImage],
+        withdrawn: &[WithdrawnFile],
+    ) -> anyhow::Result<BTreeSet<Fingerprint>> {
         let wanted: BTreeSet<Fingerprint> = images
             .iter()
             .flat_map(|image| std::iter::once(&image.head).chain(&image.rootfs))
             .map(|blob| blob.digest)
+            .chain(withdrawn.iter().map(|file| file.digest))
             .collect();
         let mut present = BTreeSet::new();
         let mut broken = BTreeSet::new();
@@ -145,6 +153,20 @@ impl Check<'_> {
             broken.insert(*digest);
         }
         Ok(broken)
+    }
+
+    /// Forgets withdrawn files that cannot be served.
+    async fn forget(
+        &mut self,
+        withdrawn: &[WithdrawnFile],
+        broken: &BTreeSet<Fingerprint>,
+    ) -> anyhow::Result<()> {
+        let lost = withdrawn.iter().map(|file| file.digest).filter(|file| broken.contains(file));
+        let lost: Vec<Fingerprint> = lost.collect();
+        if self.repair && !lost.is_empty() {
+            self.opened.apply(&Change::Forget(lost, Timestamp::MAX)).await?;
+        }
+        Ok(())
     }
 
     fn hash(&mut self, path: &Path) -> anyhow::Result<Fingerprint> {

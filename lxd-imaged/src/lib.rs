@@ -25,6 +25,7 @@ pub mod rootfs;
 pub mod serve;
 pub mod service;
 pub mod store;
+pub mod streams;
 pub mod sweep;
 pub mod tasks;
 pub mod template;

@@ -29,6 +29,7 @@ use crate::store::blobs::Blobs;
 use crate::store::checks::CheckPool;
 use crate::store::partial::Partials;
 use crate::store::spool::Spools;
+use crate::streams::Streams;
 use crate::trees::Trees;
 use crate::{db, http, listen, sweep, tasks};
 
@@ -111,6 +112,7 @@ async fn start_held(
     let spools = Spools::new(directory.spool(), checks.clone());
     let runtime = Runtime::detect(directory.root());
     let app = Arc::new(App {
+        streams: Streams::new(catalog.clone(), outside.clock.clone()),
         catalog,
         db,
         blobs: Blobs::open(directory.blobs(), directory.unsettled())?,
@@ -179,6 +181,7 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     });
     let renewing =
         tokio::spawn(renew_on_hangup(app.identity.clone(), signal(SignalKind::hangup())?));
+    let rendering = tokio::spawn(app.streams.clone().keep_ready());
     let loaded = app.catalog.loaded().await;
     if loaded.is_ok() {
         tracing::info!(directory = %directory.root().display(), images = app.catalog.len(), "ready");
@@ -201,6 +204,7 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     tidy.abort();
     opening.abort();
     renewing.abort();
+    rendering.abort();
     let network = network.await;
     // While the directory is still held: a daemon that takes it over binds a socket of its own.
     let _ = std::fs::remove_file(directory.socket());

@@ -74,6 +74,8 @@ pub const AUTO_UPDATE_CACHED: &str = "images.auto_update_cached";
 pub const KEEP_VERSIONS: &str = "images.keep_versions";
 /// Of ours: the largest image that is taken from another server, in bytes; 0 for no limit.
 pub const MAX_SIZE: &str = "images.max_size";
+/// Of ours: minutes that the files of a deleted public image are still served; 0 for none.
+pub const STREAMS_GRACE: &str = "images.streams_grace";
 /// How published images are compressed.
 pub const COMPRESSION_ALGORITHM: &str = "images.compression_algorithm";
 /// Of ours: the bridge that instances get a network interface on; empty for none.
@@ -114,6 +116,13 @@ pub const KEYS: &[Key] = &[
     key(KEEP_VERSIONS, Kind::Integer, "1", "replaced versions of an image that are kept"),
     key(MAX_SIZE, Kind::Integer, "0", "bytes of the largest image taken from a server, 0 for any"),
     key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
+    key(
+        STREAMS_GRACE,
+        Kind::Integer,
+        "120",
+        "minutes that files of a deleted public image are still served to simplestreams clients, \
+         0 for none; only while core.https_address is set is anything kept",
+    ),
     key(INSTANCES_BRIDGE, Kind::Interface, "", "bridge that instances get an interface on"),
 ];
 

@@ -118,6 +118,40 @@ pub const SHUTDOWN: Route = Route("/internal/shutdown");
 /// Of ours: answers when the store is loaded. LXD has it under the same path.
 pub const READY: Route = Route("/internal/ready");
 
+/// Simplestreams: which catalogs there are. Public images, whoever asks.
+pub const STREAMS_INDEX: Route = Route("/streams/v1/index.json");
+/// Simplestreams: the catalog of all images.
+pub const STREAMS_CATALOG: Route = Route("/streams/v1/images.json");
+/// Simplestreams: the index that names the signed catalog, signed.
+pub const STREAMS_SIGNED_INDEX: Route = Route("/streams/v1/index.sjson");
+/// Simplestreams: the catalog, signed.
+pub const STREAMS_SIGNED_CATALOG: Route = Route("/streams/v1/images.sjson");
+/// Simplestreams: a file of an image, by the SHA-256 of its bytes; the name tells what it is.
+pub const STREAMS_FILE: Route = Route("/images/{sha256}/{name}");
+/// Of ours: a public image by its alias, whose slashes are not encoded, as a page with the headers
+/// of [`direct`].
+pub const DIRECT: Route = Route("/lxd/{alias}");
+
+/// Headers of an image behind a URL.
+pub mod direct {
+    /// Answer: where the image's one file is.
+    pub const URL: &str = "LXD-Image-URL";
+    /// Answer: what the file hashes to.
+    pub const HASH: &str = "LXD-Image-Hash";
+    /// Question: what the server that asks can run, separated by commas.
+    pub const ARCHITECTURES: &str = "LXD-Server-Architectures";
+    /// Question: its version.
+    pub const VERSION: &str = "LXD-Server-Version";
+    /// Incus' names of the two answers.
+    pub const INCUS_URL: &str = "Incus-Image-URL";
+    /// See [`INCUS_URL`].
+    pub const INCUS_HASH: &str = "Incus-Image-Hash";
+    /// Incus' names of the two questions.
+    pub const INCUS_ARCHITECTURES: &str = "Incus-Server-Architectures";
+    /// See [`INCUS_ARCHITECTURES`].
+    pub const INCUS_VERSION: &str = "Incus-Server-Version";
+}
+
 /// Request headers of an image upload. Incus sends the same with `X-Incus-` in front.
 pub mod header {
     /// The two prefixes a client may use, lower case.

@@ -21,6 +21,7 @@ mod incus;
 mod info_edit;
 mod instances;
 mod list;
+mod live_streams;
 mod load;
 mod lxd_cli;
 mod memory;

@@ -13,6 +13,7 @@ use lxd_proto::net::{DownloadOptions, Http};
 use lxd_proto::remote::{
     self, Fetch, FileRole, IncomingFile, Remote, RemoteSpec, Secret, Sink, Want,
 };
+use lxd_proto::routes::direct;
 use lxd_proto::time;
 
 use super::{Follow, Wish, asked, origins, pulls, record};
@@ -21,9 +22,9 @@ use crate::catalog::Entry;
 use crate::error::{Error, Result};
 
 /// Where the file is; Incus' name for it.
-const IMAGE_URL: [&str; 2] = ["lxd-image-url", "incus-image-url"];
+const IMAGE_URL: [&str; 2] = [direct::URL, direct::INCUS_URL];
 /// What it hashes to.
-const IMAGE_HASH: [&str; 2] = ["lxd-image-hash", "incus-image-hash"];
+const IMAGE_HASH: [&str; 2] = [direct::HASH, direct::INCUS_HASH];
 
 /// Takes the image that `address` hands out, once; tells whether it is new here.
 ///
@@ -69,10 +70,10 @@ async fn ask(
     };
     let architectures = names.join(", ");
     let headers = [
-        ("LXD-Server-Architectures", architectures.as_str()),
-        ("LXD-Server-Version", lxd_proto::server::SPOKEN_VERSION),
-        ("Incus-Server-Architectures", architectures.as_str()),
-        ("Incus-Server-Version", lxd_proto::server::SPOKEN_VERSION),
+        (direct::ARCHITECTURES, architectures.as_str()),
+        (direct::VERSION, lxd_proto::server::SPOKEN_VERSION),
+        (direct::INCUS_ARCHITECTURES, architectures.as_str()),
+        (direct::INCUS_VERSION, lxd_proto::server::SPOKEN_VERSION),
     ];
     let head = http
         .head(address.as_str(), &headers)

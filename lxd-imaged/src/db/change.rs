@@ -13,6 +13,7 @@ use super::instance::InstanceChange;
 use super::load::BlobRow;
 use super::origin::{self, Origin, Replacement};
 use super::trust::TrustChange;
+use super::withdrawn::{self, Withdrawal};
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 
 /// One change of the store, applied whole or not at all.
@@ -34,6 +35,10 @@ pub enum Change {
     Verified(Fingerprint, Verified),
     /// An image goes, and its aliases with it.
     Delete(Fingerprint),
+    /// The same for an image whose files are still served for a while.
+    Withdraw(Box<Withdrawal>),
+    /// These files, as far as they were withdrawn at that time or before, are served no longer.
+    Forget(Vec<Fingerprint>, Timestamp),
     /// Something about one alias.
     Alias(AliasChange),
     /// Something about one trusted certificate.
@@ -124,6 +129,8 @@ impl Change {
                 Ok(())
             }
             Self::Delete(fingerprint) => delete(db, fingerprint).await,
+            Self::Withdraw(withdrawal) => withdrawn::withdraw(db, withdrawal).await,
+            Self::Forget(digests, before) => withdrawn::forget(db, digests, *before).await,
             Self::Alias(change) => change.apply(db).await,
             Self::Trust(change) => change.apply(db).await,
             Self::Instance(change) => change.apply(db).await,
@@ -178,6 +185,10 @@ pub(super) async fn insert(db: &mut AnyConnection, new: &NewImage) -> Result<()>
     .bind(new.rootfs.as_ref().map_or_else(String::new, |blob| blob.digest.to_string()))
     .execute(&mut *db)
     .await?;
+    if !image.public {
+        // Nobody is to get a private image by what it was before.
+        withdrawn::forget_files_of(db, &image.fingerprint).await?;
+    }
     company(db, new).await
 }
 
@@ -215,6 +226,7 @@ pub(super) async fn rewrite(db: &mut AnyConnection, new: &NewImage) -> Result<()
     let image = &new.image;
     image_exists(db, &image.fingerprint).await?;
     free_aliases(db, new).await?;
+    make_private(db, image).await?;
     sqlx::query(
         "UPDATE images SET public = $1, auto_update = $2, cached = $3, expires_at = $4,
             last_used_at = $5, properties = $6, profiles = $7, filename = $8, source = $9
@@ -256,7 +268,17 @@ async fn point(
     Ok(())
 }
 
+/// What goes with an image that is public in the database and is not to be so any more.
+async fn make_private(db: &mut AnyConnection, image: &Image) -> Result<()> {
+    let statement = "SELECT 1 FROM images WHERE fingerprint = $1 AND public = 1";
+    if !image.public && exists(db, statement, &image.fingerprint.to_string()).await? {
+        withdrawn::forget_files_of(db, &image.fingerprint).await?;
+    }
+    Ok(())
+}
+
 async fn edit(db: &mut AnyConnection, image: &Image) -> Result<()> {
+    make_private(db, image).await?;
     let done = sqlx::query(
         "UPDATE images SET public = $1, auto_update = $2, expires_at = $3, properties = $4,
             profiles = $5 WHERE fingerprint = $6",
@@ -272,7 +294,7 @@ async fn edit(db: &mut AnyConnection, image: &Image) -> Result<()> {
     if done.rows_affected() == 0 { Err(IMAGE_NOT_FOUND) } else { Ok(()) }
 }
 
-async fn delete(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
+pub(super) async fn delete(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
     let row = sqlx::query("SELECT head, rootfs FROM images WHERE fingerprint = $1")
         .bind(fingerprint.to_string())
         .fetch_optional(&mut *db)
@@ -373,6 +395,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<String> {
 }
 
 /// Sizes fit: no file has more than 2^63 bytes.
-fn number(size: u64) -> i64 {
+pub(super) fn number(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }

@@ -17,6 +17,7 @@ use super::change::NewImage;
 use super::instance::{self, InstanceRecord};
 use super::origin;
 use super::trust;
+use super::withdrawn::{self, WithdrawnFile};
 
 /// A file of the store, as the database knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub aliases: Vec<AliasEntry>,
     /// Instances with their snapshots.
     pub instances: Vec<InstanceRecord>,
+    /// Files of deleted public images that are still kept.
+    pub withdrawn: Vec<WithdrawnFile>,
     /// The rest.
     pub settings: Settings,
 }
@@ -82,7 +85,8 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
     }
     drop(rows);
     let instances = instance::load(&mut *db).await?;
-    Ok(Snapshot { images, aliases, instances, settings: settings(db).await? })
+    let withdrawn = withdrawn::load(&mut *db).await?;
+    Ok(Snapshot { images, aliases, instances, withdrawn, settings: settings(db).await? })
 }
 
 /// What is configured and who is trusted; far less than the rest, and needed first.
@@ -163,7 +167,7 @@ pub(super) fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
     Ok(row.try_get::<i64, _>(column)? != 0)
 }
 
-fn size(row: &AnyRow, column: &str) -> Result<u64, sqlx::Error> {
+pub(super) fn size(row: &AnyRow, column: &str) -> Result<u64, sqlx::Error> {
     let size: i64 = row.try_get(column)?;
     size.try_into().map_err(|error| broken(column, &error))
 }

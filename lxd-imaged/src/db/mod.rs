@@ -10,6 +10,7 @@ mod instance;
 mod load;
 mod origin;
 mod trust;
+mod withdrawn;
 
 use std::fs::{self, File};
 use std::io;
@@ -27,6 +28,7 @@ pub use instance::{Definition, Disk, InstanceChange, InstanceRecord, SnapshotRec
 pub use load::{BlobRow, Settings, Snapshot};
 pub use origin::{Origin, Replacement};
 pub use trust::TrustChange;
+pub use withdrawn::{Withdrawal, WithdrawnFile};
 
 use crate::error::{Error, Result};
 

@@ -63,6 +63,12 @@ const TABLE: &[(Route, &[Method], Access)] = {
         (routes::PROFILE, GET, Known),
         (routes::STORAGE_POOLS, GET, Known),
         (routes::STORAGE_POOL, GET, Known),
+        (routes::STREAMS_INDEX, GET, Anyone),
+        (routes::STREAMS_CATALOG, GET, Anyone),
+        (routes::STREAMS_SIGNED_INDEX, GET, Anyone),
+        (routes::STREAMS_SIGNED_CATALOG, GET, Anyone),
+        (routes::STREAMS_FILE, GET, Anyone),
+        (routes::DIRECT, GET, Anyone),
         (routes::SHUTDOWN, POST, Local),
         (routes::READY, GET, Local),
     ]
@@ -75,7 +81,7 @@ pub(super) fn required(route: &str, method: &Method) -> Access {
     }
     // Routes answer HEAD like GET.
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    // The one wildcard of the router.
+    // The wildcards of the router.
     let route = route.replace("{*", "{");
     let row = TABLE
         .iter()

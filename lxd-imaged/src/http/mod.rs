@@ -5,6 +5,7 @@ mod aliases;
 mod builtin;
 mod certificates;
 mod copies;
+mod direct;
 mod events;
 mod export;
 mod extract;
@@ -14,9 +15,11 @@ mod instance_files;
 mod instances;
 mod internal;
 mod operations;
+mod ranged;
 mod reply;
 mod server;
 mod sockets;
+mod streams;
 
 use std::sync::Arc;
 
@@ -87,10 +90,22 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
                 .post(aliases::rename)
                 .delete(aliases::delete),
         )
+        .merge(streams())
         .merge(instances(|route: routes::Route| route.template().to_owned()))
         .merge(instances(|route: routes::Route| route.older().unwrap_or_default()))
         .route(routes::READY.template(), get(internal::ready))
         .route_layer(middleware::from_fn_with_state(app.clone(), once_loaded))
+}
+
+/// The simplestreams server, and single images behind a URL.
+fn streams() -> Router<Arc<App>> {
+    Router::new()
+        .route(routes::STREAMS_INDEX.template(), get(streams::index))
+        .route(routes::STREAMS_CATALOG.template(), get(streams::catalog))
+        .route(routes::STREAMS_SIGNED_INDEX.template(), get(streams::signed_index))
+        .route(routes::STREAMS_SIGNED_CATALOG.template(), get(streams::signed_catalog))
+        .route(routes::STREAMS_FILE.template(), get(streams::file))
+        .route(&routes::DIRECT.template().replace("{alias}", "{*alias}"), get(direct::get))
 }
 
 /// The instances, under either name of the collection.

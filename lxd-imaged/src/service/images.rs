@@ -12,7 +12,7 @@ use lxd_proto::{profile, routes, time};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{instances, lineage, secrets};
+use super::{instances, lineage, secrets, withdrawn};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -200,7 +200,7 @@ pub async fn remove(app: &Arc<App>, caller: &Caller, fingerprint: &Fingerprint) 
 async fn remove_one(app: &Arc<App>, caller: &Caller, entry: &Entry) -> Result<()> {
     let fingerprint = &entry.image.fingerprint;
     app.blobs.unsettle(entry.blobs().map(|blob| blob.digest).collect()).await?;
-    app.db.commit(Change::Delete(*fingerprint)).await?;
+    app.db.commit(withdrawn::deletion(app, entry)).await?;
     secrets::forget(app, fingerprint);
     if let Some(check) = app.pending_checks.lock().remove(fingerprint) {
         check.abandon();

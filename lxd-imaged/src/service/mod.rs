@@ -1,6 +1,7 @@
 //! What the daemon does, without HTTP: each function is a use case over the store.
 
 pub mod aliases;
+pub mod direct;
 pub mod guesses;
 pub mod images;
 pub mod instances;
@@ -15,3 +16,4 @@ pub mod sources;
 pub mod trust;
 pub mod upload;
 pub mod verify;
+pub mod withdrawn;

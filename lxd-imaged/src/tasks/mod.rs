@@ -5,6 +5,7 @@
 
 pub mod expiry;
 pub mod update;
+pub mod withdrawn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,11 @@ pub async fn run(app: Arc<App>) {
         app.origins.tidy();
         if let Err(error) = expiry::run_once(&app).await {
             tracing::error!(%error, "cannot remove expired images");
+        }
+        match withdrawn::run_once(&app).await {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "withdrawn files are served no longer"),
+            Err(error) => tracing::error!(%error, "cannot remove withdrawn files"),
         }
         let removed = instances::prune(&app).await;
         if removed > 0 {

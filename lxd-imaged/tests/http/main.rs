@@ -8,4 +8,5 @@
 mod daemon;
 mod images;
 mod requests;
+mod streams;
 mod uploads;

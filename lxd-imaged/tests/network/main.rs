@@ -5,4 +5,5 @@ mod access;
 mod daemon;
 mod https;
 mod listener;
+mod streams;
 mod trust;

@@ -30,35 +30,37 @@ pub enum Signed {
     Yes,
 }
 
-pub(super) fn index(products: &Products, updated: Timestamp, signed: Signed) -> Vec<u8> {
+pub(super) fn index(names: Vec<String>, updated: Timestamp, signed: Signed) -> Vec<u8> {
     let updated = date(updated);
     let entry = IndexEntry {
         datatype: IMAGE_DOWNLOADS.into(),
         path: if signed == Signed::Yes { SIGNED_CATALOG } else { CATALOG }.into(),
         format: PRODUCTS_FORMAT.into(),
         updated: updated.clone(),
-        products: products.products.keys().cloned().collect(),
+        products: names,
     };
     let index = BTreeMap::from([(CONTENT_ID.to_owned(), entry)]);
     json(&Index { format: INDEX_FORMAT.into(), updated, index })
 }
 
 pub(super) fn catalog(products: &Products, updated: Timestamp) -> Vec<u8> {
-    json(&Catalog {
+    let products = products.products.iter();
+    let products = products.filter_map(|(name, it)| Some((name.clone(), product(it)?)));
+    json(&catalog_with(products.collect(), updated))
+}
+
+pub(super) fn catalog_with(products: BTreeMap<String, Product>, updated: Timestamp) -> Catalog {
+    Catalog {
         content_id: CONTENT_ID.into(),
         datatype: IMAGE_DOWNLOADS.into(),
         format: PRODUCTS_FORMAT.into(),
         updated: date(updated),
         license: String::new(),
-        products: products
-            .products
-            .iter()
-            .filter_map(|(name, published)| Some((name.clone(), product(published)?)))
-            .collect(),
-    })
+        products,
+    }
 }
 
-fn product(published: &PublishedProduct) -> Option<Product> {
+pub(super) fn product(published: &PublishedProduct) -> Option<Product> {
     let newest = published.newest()?;
     let facts = Facts::of(newest);
     let requirements = requirements(newest);
@@ -175,7 +177,7 @@ fn date(time: Timestamp) -> String {
     rfc2822::to_string(&time.to_zoned_datetime(TimeZone::UTC)).unwrap_or_default()
 }
 
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // Maps with text for keys, texts and numbers: serialising cannot fail.
     serde_json::to_vec(value).unwrap_or_default()
 }

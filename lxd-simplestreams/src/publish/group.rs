@@ -149,7 +149,7 @@ fn fits(version: &[PublishedImage], image: &PublishedImage) -> bool {
 }
 
 /// `os:release:arch:variant`, and a mark for virtual machines: an alias has one for each kind.
-fn system(image: &PublishedImage) -> String {
+pub(super) fn system(image: &PublishedImage) -> String {
     let facts = Facts::of(image);
     let mut name = [facts.os, facts.release, architecture_name(image.architecture), facts.variant]
         .map(plain)

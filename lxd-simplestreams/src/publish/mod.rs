@@ -7,6 +7,7 @@
 
 mod document;
 mod group;
+mod pieces;
 mod serial;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use lxd_proto::image::{InstanceType, Properties};
 use crate::root::{LXD, RootKind};
 
 pub use document::{CONTENT_ID, Signed};
+pub use pieces::{Assembled, assemble, index_of};
 pub use serial::{from_time, is_serial};
 
 /// Where the index of a tree is: the one path that every client knows.
@@ -167,7 +169,7 @@ impl Products {
 
     /// The document for [`INDEX`] or [`SIGNED_INDEX`].
     pub fn index(&self, updated: Timestamp, signed: Signed) -> Vec<u8> {
-        document::index(self, updated, signed)
+        document::index(self.products.keys().cloned().collect(), updated, signed)
     }
 }
 

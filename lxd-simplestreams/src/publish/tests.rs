@@ -277,3 +277,41 @@ fn serials_begin_with_a_real_date() {
     }
     assert_eq!(from_time(lxd_proto::time::zero()), "19700101_0000");
 }
+
+#[test]
+fn a_catalog_in_pieces_is_the_catalog() {
+    let images = vec![
+        image(1, "2026-01-01", &[]),
+        image(2, "2026-02-01", &["web", "debian/12"]),
+        with(image(3, "2026-01-01", &["cloud"]), "variant", "cloud"),
+        with(image(4, "2026-01-01", &["a\"b"]), "os", "qu\"ote"),
+        machine(image(5, "2026-01-01", &["vm"]), 5),
+    ];
+    let whole = Products::group(images.clone());
+    for images in [images, Vec::new()] {
+        let whole = if images.is_empty() { &Products::default() } else { &whole };
+        let mut systems: BTreeMap<String, Vec<PublishedImage>> = BTreeMap::new();
+        for image in images {
+            systems.entry(image.system()).or_default().push(image);
+        }
+        let mut pieces = Vec::new();
+        for images in systems.into_values() {
+            let products = Products::group(images);
+            let piece =
+                |(name, product): (&str, &PublishedProduct)| (name.to_owned(), product.to_json());
+            pieces.extend(products.products().map(piece));
+        }
+        let pieces = pieces.iter().map(|(name, piece)| (name.as_str(), piece.as_slice()));
+        let pieces: Vec<_> = pieces.collect();
+        let assembled = assemble(pieces.iter().copied(), now());
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        assert_eq!(text(&assembled.catalog), text(&whole.catalog(now())));
+        for ((_, piece), place) in pieces.iter().zip(assembled.places) {
+            assert_eq!(text(&assembled.catalog[place]), text(piece));
+        }
+        let index = index_of(assembled.names, now(), Signed::No);
+        assert_eq!(text(&index), text(&whole.index(now(), Signed::No)));
+    }
+    let twice = assemble([("p", &b"{}"[..]), ("p", b"{}")], now());
+    assert_eq!(twice.names, ["p", "p-"]);
+}
