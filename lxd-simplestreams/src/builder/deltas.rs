@@ -23,6 +23,9 @@ use super::vcdiff::{Failed, Program};
 use crate::publish::{Products, PublishedDelta, PublishedFile, PublishedImage};
 use crate::root::RootKind;
 
+/// Programs that run at once: each takes some 300 MiB.
+const MOST_PROGRAMS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
 /// Which deltas are made. Those that are there are checked and published in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deltas {
@@ -143,7 +146,7 @@ impl Work<'_> {
             }
         }
         let outcomes = parallel::each(
-            self.jobs,
+            self.jobs.min(MOST_PROGRAMS),
             &jobs,
             || (),
             |(), job| match (self.remembered(job), &program) {
@@ -289,8 +292,8 @@ impl Work<'_> {
         disk::remove_if_there(aside).map_err(io)?;
         let mut file = disk::create(aside).map_err(io)?;
         let (mut hash, mut size) = (Sha256::new(), 0);
-        let [base, full] = [base, target].map(|file| self.root.join(&file.path));
-        let made = program.encode(&base, &full, target.size, target.size.div_ceil(2), |bytes| {
+        let [from, to] = [base, target].map(|file| self.root.join(&file.path));
+        let made = program.encode((&from, base.size), (&to, target.size), |bytes| {
             hash.update(bytes);
             size += bytes.len() as u64;
             file.write_all(bytes)

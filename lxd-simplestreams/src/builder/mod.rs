@@ -141,7 +141,7 @@ impl LocalTree {
         for image in versions.iter_mut().flat_map(|version| &mut version.images) {
             image.deltas = done.deltas.remove(&image.fingerprint).unwrap_or_default();
         }
-        self.state.deltas = done.tried;
+        self.state.remember_deltas(done.tried);
         products = group(&versions);
         report.count(&products);
         if options.dry_run {

@@ -1,7 +1,7 @@
 //! What is remembered about a tree: hashes of files that have not changed, names that images
 //! brought along, deltas that were not worth it, and what has left the catalog but not the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,15 @@ impl State {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         let mut above = ends.map(|end| &path[..end]);
         !self.withdrawn.is_empty() && above.any(|path| self.withdrawn.contains_key(path))
+    }
+
+    /// Notes what came of deltas, and forgets those of files that are gone.
+    pub(super) fn remember_deltas(&mut self, tried: BTreeMap<String, Tried>) {
+        let digests = self.files.values().filter_map(|known| known.digests.as_ref());
+        let here: BTreeSet<String> = digests.map(|digests| digests.sha256.to_string()).collect();
+        let is_here = |key: &str| key.split('-').all(|hash| here.contains(hash));
+        self.deltas.retain(|key, _| is_here(key));
+        self.deltas.extend(tried);
     }
 
     /// Names of an image that it brought along.

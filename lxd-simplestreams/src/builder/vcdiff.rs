@@ -11,11 +11,11 @@ use super::error::{Result, TreeError};
 use crate::delta;
 
 /// The same bytes each time and everywhere: no secondary compression, no names of files inside.
-/// Matches are looked for in so much of the older file.
-const ENCODE: [&str; 11] =
-    ["-e", "-9", "-D", "-S", "none", "-A", "-B", "268435456", "-q", "-c", "-s"];
+const ENCODE: [&str; 8] = ["-e", "-9", "-D", "-S", "none", "-A", "-q", "-c"];
+/// In so many bytes of the older file matches are looked for; the program takes twice the memory.
+const WINDOWS: std::ops::RangeInclusive<u64> = 1 << 20..=128 << 20;
 /// As clients do it, which know of no options.
-const DECODE: [&str; 6] = ["-d", "-D", "-R", "-q", "-c", "-s"];
+const DECODE: [&str; 5] = ["-d", "-D", "-R", "-q", "-c"];
 /// Bytes that are read at once.
 const STEP: usize = 256 << 10;
 /// How long it may take, and how much longer for each MiB of the newer file.
@@ -55,17 +55,18 @@ impl Program {
         delta::program().map(Self).ok_or(TreeError::NoXdelta)
     }
 
-    /// Makes the delta that leads from `base` to `target`, which has `size` bytes; it must have
-    /// less than `limit`.
+    /// Makes the delta that leads from `base` to `target`, both with their sizes; it must have
+    /// less than half the bytes of `target`.
     pub(super) fn encode(
         &self,
-        base: &Path,
-        target: &Path,
-        size: u64,
-        limit: u64,
+        (base, base_size): (&Path, u64),
+        (target, size): (&Path, u64),
         take: impl FnMut(&[u8]) -> io::Result<()> + Send,
     ) -> Result<(), Failed> {
-        self.run(&ENCODE, [base, target], size, limit.saturating_sub(1), take)
+        let window = base_size.clamp(*WINDOWS.start(), *WINDOWS.end()).next_power_of_two();
+        let mut command = Command::new(&self.0);
+        command.args(ENCODE).args(["-B", &window.to_string(), "-s"]).args([base, target]);
+        run(command, size, size.div_ceil(2).saturating_sub(1), take)
     }
 
     /// Makes the file of `size` bytes that `delta` makes of `base`.
@@ -76,40 +77,35 @@ impl Program {
         size: u64,
         take: impl FnMut(&[u8]) -> io::Result<()> + Send,
     ) -> Result<(), Failed> {
-        self.run(&DECODE, [base, delta], size, size, take)
+        let mut command = Command::new(&self.0);
+        command.args(DECODE).arg("-s").args([base, delta]);
+        run(command, size, size, take)
     }
+}
 
-    fn run(
-        &self,
-        arguments: &[&str],
-        files: [&Path; 2],
-        size: u64,
-        most: u64,
-        take: impl FnMut(&[u8]) -> io::Result<()> + Send,
-    ) -> Result<(), Failed> {
-        let mut child = Command::new(&self.0)
-            .args(arguments)
-            .args(files)
-            // It takes options from there.
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mebibytes = u32::try_from(size >> 20).unwrap_or(u32::MAX);
-        let limit = LIMIT.saturating_add(LIMIT_A_MIB.saturating_mul(mebibytes));
-        let Some(output) = child.stdout.take() else {
-            return Err(io::Error::other("xdelta3 has no output").into());
-        };
-        let outcome = watch(&mut child, output, most, limit, take);
-        if outcome.is_err() {
-            // It may have ended by itself.
-            let _ = child.kill();
-        }
-        let status = child.wait()?;
-        outcome?;
-        if status.success() { Ok(()) } else { Err(Failed::Status(status)) }
+/// Runs it over a file of `size` bytes, and hands on at most `most` that it writes.
+fn run(
+    mut command: Command,
+    size: u64,
+    most: u64,
+    take: impl FnMut(&[u8]) -> io::Result<()> + Send,
+) -> Result<(), Failed> {
+    // It takes options from the environment.
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let mebibytes = u32::try_from(size >> 20).unwrap_or(u32::MAX);
+    let limit = LIMIT.saturating_add(LIMIT_A_MIB.saturating_mul(mebibytes));
+    let Some(output) = child.stdout.take() else {
+        return Err(io::Error::other("xdelta3 has no output").into());
+    };
+    let outcome = watch(&mut child, output, most, limit, take);
+    if outcome.is_err() {
+        // It may have ended by itself.
+        let _ = child.kill();
     }
+    let status = child.wait()?;
+    outcome?;
+    if status.success() { Ok(()) } else { Err(Failed::Status(status)) }
 }
 
 /// Hands on what the program writes, and ends it when that takes too long.
