@@ -1,5 +1,6 @@
 //! The simplestreams image protocol, and the one place that chooses a protocol for a remote.
 
+pub mod builder;
 mod cache;
 mod connect;
 pub mod convert;

@@ -37,4 +37,5 @@ mod simplestreams;
 mod snapshots;
 mod space;
 mod startup;
+mod streams_tree;
 mod templates;

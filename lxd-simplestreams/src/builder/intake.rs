@@ -1,0 +1,299 @@
+//! Images that come into a tree: from directories as image builders and exports leave them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::Properties;
+use serde::Serialize;
+
+use super::LocalTree;
+use super::digest::{Digests, Stamp};
+use super::disk;
+use super::error::{Broken, Result, TreeError};
+use super::parallel;
+use super::place::Coordinates;
+use super::recognize::{Content, Kind};
+use super::report::TakenReport;
+use super::scan::{Scan, Scanning, Version, join};
+use super::state::{Known, STATE, State};
+use super::sums::{self, SHA256SUMS, Sums};
+use crate::publish::{PublishedFile, PublishedImage, metadata_name, root_name};
+
+/// How files come into a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Means {
+    /// They are copied; where the file system can, by reference.
+    #[default]
+    Copy,
+    /// They get a second name, where that is possible. Whoever writes into such a file later
+    /// breaks what is published.
+    Link,
+}
+
+/// A version that came into a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Taken {
+    /// Its product.
+    pub product: String,
+    /// Its name.
+    pub serial: String,
+    /// Its directory.
+    pub path: String,
+    /// Where it came from.
+    pub from: String,
+}
+
+/// What a tree has.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    images: BTreeSet<Fingerprint>,
+    serials: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Inventory {
+    pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
+        self.images.contains(fingerprint)
+    }
+
+    fn add(&mut self, version: &Version) {
+        self.images.extend(version.images.iter().map(|image| image.fingerprint));
+        self.expect(&version.coordinates);
+    }
+
+    /// Counts a version that may come.
+    fn expect(&mut self, coordinates: &Coordinates) {
+        let serials = self.serials.entry(coordinates.product()).or_default();
+        serials.insert(coordinates.serial.clone());
+    }
+
+    /// Whether `keep` newer versions are there, or will be.
+    fn is_outdated(&self, coordinates: &Coordinates, keep: Option<usize>) -> bool {
+        let Some(keep) = keep else { return false };
+        let serials = self.serials.get(&coordinates.product());
+        let newer = serials
+            .map_or(0, |all| all.iter().filter(|serial| **serial > coordinates.serial).count());
+        newer >= keep.max(1)
+    }
+}
+
+/// Where files lie until they are complete.
+pub(super) fn incoming(root: &Path) -> PathBuf {
+    root.join(STATE).join("incoming")
+}
+
+/// Removes what an earlier program has left half done.
+pub(super) fn clear(root: &Path) -> Result<()> {
+    let directory = incoming(root);
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(TreeError::io("remove", &directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One version on its way.
+struct Job {
+    version: Version,
+    coordinates: Coordinates,
+    /// Its directory in the tree.
+    directory: String,
+    aside: PathBuf,
+}
+
+/// Where images come from, and how.
+pub(super) struct Source<'a> {
+    pub(super) directory: &'a Path,
+    /// What it is called in reports; its files are named after it.
+    pub(super) shown: &'a str,
+    pub(super) means: Means,
+    /// What others say about images.
+    pub(super) hints: &'a BTreeMap<Fingerprint, Properties>,
+    /// What is older than so many versions does not come.
+    pub(super) keep: Option<usize>,
+}
+
+impl LocalTree {
+    /// Takes every image below `directory` that the tree does not have. With `keep` those stay
+    /// away that have so many newer versions.
+    ///
+    /// # Errors
+    /// When the tree or the directory cannot be read at all.
+    pub fn take(
+        &mut self,
+        directory: &Path,
+        means: Means,
+        keep: Option<usize>,
+    ) -> Result<TakenReport> {
+        if !directory.is_dir() {
+            return Err(TreeError::NoDirectory(directory.to_owned()));
+        }
+        let mut inventory = self.inventory()?;
+        let shown = directory.display().to_string();
+        let source = Source { directory, shown: &shown, means, hints: &BTreeMap::new(), keep };
+        let report = self.take_from(&source, &mut inventory)?;
+        self.state.store(&self.root)?;
+        Ok(report)
+    }
+
+    /// What is there, published or not.
+    pub(super) fn inventory(&mut self) -> Result<Inventory> {
+        let Scan { versions, files, .. } = self.scan(false)?;
+        self.state.files = files;
+        let mut inventory = Inventory::default();
+        versions.iter().for_each(|version| inventory.add(version));
+        Ok(inventory)
+    }
+
+    pub(super) fn take_from(
+        &mut self,
+        source: &Source<'_>,
+        inventory: &mut Inventory,
+    ) -> Result<TakenReport> {
+        let above =
+            fs::canonicalize(source.directory).map_err(TreeError::io("read", source.directory))?;
+        let (state, progress) = (State::default(), &self.progress);
+        let (root, jobs, hints) = (source.directory, self.jobs, source.hints);
+        let scanning =
+            Scanning { root, state: &state, jobs, progress, writes: false, above: &above, hints };
+        let Scan { versions, broken, files, .. } = scanning.scan("")?;
+        let mut report = TakenReport::default();
+        let shown = |path: &str| join(source.shown.trim_end_matches('/'), path);
+        report.broken =
+            broken.into_iter().map(|one| Broken { path: shown(&one.path), ..one }).collect();
+        let (versions, present): (Vec<_>, Vec<_>) = versions
+            .into_iter()
+            .partition(|version| version.images.iter().any(|i| !inventory.has(&i.fingerprint)));
+        report.present = present.iter().map(|version| version.images.len()).sum();
+        versions.iter().for_each(|version| inventory.expect(&version.coordinates));
+        let mut jobs = Vec::new();
+        for version in versions {
+            if inventory.is_outdated(&version.coordinates, source.keep) {
+                report.older += version.images.len();
+            } else {
+                jobs.push(self.job(version, &jobs));
+            }
+        }
+        let taken = parallel::each(
+            self.jobs,
+            &jobs,
+            || (),
+            |(), job| job.carry(&self.root, source, &files),
+        );
+        for (job, outcome) in jobs.into_iter().zip(taken) {
+            let from = shown(&job.version.directory);
+            match outcome {
+                Ok(known) => {
+                    self.state.files.extend(known);
+                    inventory.add(&job.version);
+                    report.taken.push(Taken {
+                        product: job.coordinates.product(),
+                        serial: job.coordinates.serial.clone(),
+                        path: job.directory,
+                        from,
+                    });
+                }
+                Err(error) => report.broken.push(Broken::new(from, error)),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Finds a place that nothing else has.
+    fn job(&self, version: Version, others: &[Job]) -> Job {
+        let mut coordinates = version.coordinates.clone();
+        let serial = coordinates.serial.clone();
+        for count in 1.. {
+            let directory = coordinates.directory();
+            let is_taken = others.iter().any(|other| other.directory == directory);
+            if !is_taken && fs::symlink_metadata(self.root.join(&directory)).is_err() {
+                break;
+            }
+            coordinates.serial = format!("{serial}.{count:02}");
+        }
+        let aside = incoming(&self.root).join(format!("version-{}", others.len()));
+        let directory = coordinates.directory();
+        Job { version, coordinates, directory, aside }
+    }
+}
+
+impl Job {
+    /// Puts the version together aside, and then into its place. What is known of its files.
+    fn carry(
+        &self,
+        root: &Path,
+        source: &Source<'_>,
+        files: &BTreeMap<String, Known>,
+    ) -> Result<Vec<(String, Known)>> {
+        if self.aside.exists() {
+            fs::remove_dir_all(&self.aside).map_err(TreeError::io("remove", &self.aside))?;
+        }
+        disk::create_directories(&self.aside)?;
+        let mut sums = Sums::new();
+        let mut names: BTreeMap<&'static str, (&PublishedFile, Option<Kind>)> = BTreeMap::new();
+        for image in &self.version.images {
+            for (name, file, kind) in parts(image) {
+                names.insert(name, (file, kind));
+            }
+        }
+        for (name, (file, _)) in &names {
+            let from = source.directory.join(&file.path);
+            let to = self.aside.join(name);
+            place(&from, &to, source.means).map_err(TreeError::io("take", &from))?;
+            let stamp = Stamp::of(&from).map_err(TreeError::io("read", &from))?;
+            // A second name is a change, too.
+            let is_same = files.get(&file.path).is_some_and(|known| known.stamp == stamp);
+            let is_link = Stamp::of(&to).is_ok_and(|other| other == stamp);
+            if !is_same && !is_link {
+                let error = io::Error::other("it was changed while it was read");
+                return Err(TreeError::io("take", &from)(error));
+            }
+            sums.insert((*name).to_owned(), file.sha256);
+        }
+        disk::replace(&self.aside.join(SHA256SUMS), sums::text(&sums).as_bytes())?;
+        disk::flush_directory(&self.aside)?;
+        let to = root.join(&self.directory);
+        let parent = disk::parent_of(&to);
+        disk::create_directories(parent)?;
+        fs::rename(&self.aside, &to).map_err(TreeError::io("create", &to))?;
+        disk::flush_directory(parent)?;
+        let known = names.into_iter().map(|(name, (file, kind))| {
+            let path = join(&self.directory, name);
+            let behind = self.version.images.iter().filter_map(|image| {
+                let (_, root) = image.root.as_ref()?;
+                (root.path == file.path).then_some((image.metadata.sha256, image.fingerprint))
+            });
+            let digests = Digests { sha256: file.sha256, behind: behind.collect() };
+            let full = root.join(&path);
+            let stamp = Stamp::of(&full).map_err(TreeError::io("read", &full))?;
+            Ok((path, Known { stamp, kind, digests: Some(digests) }))
+        });
+        known.collect()
+    }
+}
+
+/// The files of an image, with the names that they have in a tree.
+fn parts(image: &PublishedImage) -> Vec<(&'static str, &PublishedFile, Option<Kind>)> {
+    // What metadata says is read again each time.
+    let mut parts = vec![(metadata_name(image.root.is_none()), &image.metadata, None)];
+    if let Some((kind, file)) = &image.root {
+        parts.push((root_name(*kind), file, Content::Root(*kind).kind()));
+    }
+    parts
+}
+
+/// Gives a file a place in the tree.
+fn place(from: &Path, to: &Path, means: Means) -> io::Result<()> {
+    let readable = fs::metadata(from)?.permissions().mode() & 0o444 == 0o444;
+    if means == Means::Link && readable && fs::hard_link(from, to).is_ok() {
+        return File::open(to)?.sync_all();
+    }
+    // By reference where the file system can.
+    fs::copy(from, to)?;
+    fs::set_permissions(to, Permissions::from_mode(disk::FILE_MODE))?;
+    File::open(to)?.sync_all()
+}

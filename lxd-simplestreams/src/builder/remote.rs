@@ -1,0 +1,171 @@
+//! Images that come into a tree from another server: fetched, verified, and with their names.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lxd_proto::filter::Filter;
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::Image;
+use lxd_proto::remote::{Error, Fetch, FileRole, IncomingFile, Remote, Sink, fetch};
+use tokio::io::AsyncWriteExt;
+
+use super::LocalTree;
+use super::disk;
+use super::error::{Broken, Result, TreeError};
+use super::intake::{Means, Source, incoming};
+use super::report::TakenReport;
+use super::state::Borrowed;
+use crate::publish::architecture_name;
+
+impl LocalTree {
+    /// Fetches the public images of `remote` (called `name`) that the tree does not have, and
+    /// takes over which names images have there. Blocking work is done on other threads.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or `request` is cancelled. An image that cannot be
+    /// fetched is in the report.
+    pub async fn fetch(
+        self,
+        remote: &dyn Remote,
+        name: &str,
+        request: &Fetch,
+        keep: Option<usize>,
+    ) -> Result<(Self, TakenReport)> {
+        let mut images = remote.images(&Filter::default()).await?;
+        images.retain(|image| image.public);
+        // The newest first: with a number to keep the older ones need not come at all.
+        images.sort_by_key(|image| std::cmp::Reverse((image.created_at, image.fingerprint)));
+        let (mut tree, inventory) = self.elsewhere(Self::inventory).await?;
+        let mut inventory = inventory?;
+        let mut report = TakenReport::default();
+        let missing = |image: &&Image| !inventory.has(&image.fingerprint);
+        request.progress.set_total(images.iter().filter(missing).map(|image| image.size).sum());
+        for image in &images {
+            if inventory.has(&image.fingerprint) {
+                report.present += 1;
+                continue;
+            }
+            let directory = incoming(&tree.root).join(image.fingerprint.to_string());
+            disk::create_directories(&directory)?;
+            let mut files = Files { directory: directory.clone(), image, current: None };
+            let fetched = match fetch(remote, image, request, &mut files).await {
+                Ok(()) => files.end().await.map_err(Error::io("cannot store the image")),
+                Err(error) => Err(error),
+            };
+            match fetched {
+                Ok(()) => {}
+                Err(error @ Error::Cancelled) => return Err(error.into()),
+                Err(error) => {
+                    report.broken.push(Broken::new(called(name, image), error));
+                    continue;
+                }
+            }
+            let (shown, hints) = (called(name, image), hints(image));
+            let done = tree
+                .elsewhere(move |tree| {
+                    let source = Source {
+                        directory: &directory,
+                        shown: &shown,
+                        means: Means::Link,
+                        hints: &hints,
+                        keep,
+                    };
+                    let taken = tree.take_from(&source, &mut inventory);
+                    // Nothing depends on it: the next program clears what stays.
+                    let _ = std::fs::remove_dir_all(&directory);
+                    (taken, inventory)
+                })
+                .await?;
+            let taken;
+            (tree, (taken, inventory)) = done;
+            report.add(taken?);
+        }
+        tree.borrow_names(name, &images);
+        let (tree, stored) = tree.elsewhere(|tree| tree.state.store(&tree.root)).await?;
+        stored.map(|()| (tree, report))
+    }
+
+    /// Notes which names the images of a server have there now.
+    fn borrow_names(&mut self, source: &str, images: &[Image]) {
+        self.state.aliases.retain(|_, borrowed| borrowed.source != source);
+        for image in images {
+            // Clients make these by themselves.
+            let long = format!("/{}", architecture_name(image.architecture));
+            let names = image.aliases.iter().map(|alias| &alias.name);
+            for name in names.filter(|name| !name.ends_with(&long) && !name.contains(',')) {
+                let borrowed =
+                    Borrowed { fingerprint: image.fingerprint, source: source.to_owned() };
+                self.state.aliases.entry(name.clone()).or_insert(borrowed);
+            }
+        }
+    }
+
+    /// Does blocking work on a thread of its own.
+    async fn elsewhere<T: Send + 'static>(
+        mut self,
+        work: impl FnOnce(&mut Self) -> T + Send + 'static,
+    ) -> Result<(Self, T)> {
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut self);
+            (self, result)
+        });
+        done.await.map_err(|_| TreeError::Task)
+    }
+}
+
+fn called(remote: &str, image: &Image) -> String {
+    format!("{remote}:{}", image.fingerprint)
+}
+
+fn hints(image: &Image) -> BTreeMap<Fingerprint, lxd_proto::image::Properties> {
+    let mut properties = image.properties.clone();
+    if let Some(name) = image.aliases.iter().map(|alias| &alias.name).min() {
+        properties.entry("version".to_owned()).or_insert_with(|| name.clone());
+    }
+    BTreeMap::from([(image.fingerprint, properties)])
+}
+
+/// Stores the files of an image as exports are named.
+struct Files<'a> {
+    directory: PathBuf,
+    image: &'a Image,
+    current: Option<tokio::fs::File>,
+}
+
+impl Files<'_> {
+    async fn end(&mut self) -> io::Result<()> {
+        match self.current.take() {
+            Some(mut file) => file.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    fn path(&self, role: FileRole) -> PathBuf {
+        let fingerprint = self.image.fingerprint;
+        Path::new(&self.directory).join(match role {
+            FileRole::Unified => fingerprint.to_string(),
+            FileRole::Metadata => format!("meta-{fingerprint}"),
+            FileRole::Rootfs(_) => format!("{fingerprint}.rootfs"),
+        })
+    }
+}
+
+#[async_trait]
+impl Sink for Files<'_> {
+    async fn begin(&mut self, file: &IncomingFile) -> io::Result<u64> {
+        self.end().await?;
+        let file = disk::create(&self.path(file.role))?;
+        self.current = Some(tokio::fs::File::from_std(file));
+        Ok(0)
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        match &mut self.current {
+            Some(file) => file.write_all(&bytes).await,
+            None => Ok(()),
+        }
+    }
+}

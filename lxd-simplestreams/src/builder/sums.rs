@@ -1,0 +1,55 @@
+//! `SHA256SUMS`: the hashes of a version's files, as `sha256sum` writes and checks them.
+
+use std::collections::BTreeMap;
+
+use lxd_proto::fingerprint::Fingerprint;
+
+/// The file's name.
+pub(super) const SHA256SUMS: &str = "SHA256SUMS";
+/// The largest one that is read, in bytes.
+pub(super) const LARGEST: u64 = 1 << 20;
+
+/// Hashes by the names of the files beside it.
+pub(super) type Sums = BTreeMap<String, Fingerprint>;
+
+/// Reads it; lines of other kinds (comments, signatures) say nothing.
+///
+/// # Errors
+/// The line that has a hash and no name that could be of a file beside it.
+pub(super) fn parse(text: &str) -> Result<Sums, String> {
+    let mut sums = Sums::new();
+    for line in text.lines() {
+        let Some((hash, rest)) = line.split_once([' ', '\t']) else { continue };
+        let Ok(hash) = hash.parse::<Fingerprint>() else { continue };
+        let name = rest.trim_start().trim_start_matches('*').trim_end();
+        let name = name.strip_prefix("./").unwrap_or(name);
+        if name.is_empty() || name.contains('/') {
+            return Err(format!("its line {line:?} names no file beside it"));
+        }
+        sums.insert(name.to_owned(), hash);
+    }
+    Ok(sums)
+}
+
+/// The file for these hashes.
+pub(super) fn text(sums: &Sums) -> String {
+    sums.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sha256sum_writes_is_read() {
+        let hash = "0123456789abcdef".repeat(4);
+        let lines =
+            format!("# by hand\n{hash}  a b.tar\n{hash} *c\n{hash}  ./d\nnothing  e\n\n{hash}\n");
+        let sums = parse(&lines).unwrap();
+        assert_eq!(sums.keys().collect::<Vec<_>>(), ["a b.tar", "c", "d"]);
+        assert_eq!(parse(&text(&sums)).unwrap(), sums);
+        for wrong in ["../x", "/x", "a/b", ""] {
+            assert!(parse(&format!("{hash}  {wrong}")).is_err(), "{wrong}");
+        }
+    }
+}

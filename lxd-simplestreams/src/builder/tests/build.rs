@@ -1,0 +1,163 @@
+//! What lies in a tree is published, and what is wrong is told.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::publish::INDEX;
+
+#[test]
+fn clients_find_what_lies_there() {
+    let home = Home::new();
+    let old = version(&home, "alpine", "20260101_1300");
+    let new = version(&home, "alpine", "20260102_1300");
+    let machine = home.machine(&format!("tree/{}", at("vm", "20260101")), &sample("vm", ""), 1);
+    let whole = sample("whole", "20260103").unified();
+    home.put("tree/images/somewhere/else/x.tar", &whole);
+    home.put("tree/images/.hidden/lxd.tar.xz", b"junk");
+    home.put("tree/images/readme.txt", b"hello");
+    let report = home.build();
+    assert_eq!(told(&report.broken), [""; 0]);
+    assert_eq!((report.products, report.versions, report.images), (3, 4, 4));
+    assert!(report.changed);
+    let listed = home.listed();
+    let expected = [old, new, machine, sha256(&[&whole])];
+    assert_eq!(listed.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    assert_eq!(listed[&new].image.properties["serial"], "20260102_1300");
+    assert_eq!(&*listed[&new].names, "alpine/1,alpine/1/default");
+    assert_eq!(listed[&machine].image.kind, lxd_proto::image::InstanceType::VirtualMachine);
+    // The serial that metadata lacks is the directory's.
+    assert!(home.catalog().products["vm:1:amd64:default"].versions.contains_key("20260101"));
+    for file in ["streams/v1/index.json", "streams/v1/images.json"] {
+        let path = home.tree().join(file);
+        let twin = documents::unpacked(&documents::twin(&path)).unwrap().unwrap();
+        assert_eq!(twin, fs::read(&path).unwrap());
+    }
+    assert_eq!(home.verify().faults, []);
+}
+
+#[test]
+fn nothing_is_written_when_nothing_has_changed() {
+    let home = Home::new();
+    version(&home, "alpine", "20260101_1300");
+    assert_eq!(home.build().hashed_files, 2);
+    let before = home.files();
+    let later = "2027-01-01T00:00:00Z".parse().unwrap();
+    let report = home.open().build(&BuildOptions::default(), later).unwrap();
+    assert!(!report.changed);
+    assert_eq!(report.hashed_files, 0);
+    assert_eq!(home.files(), before);
+    // What is remembered is only a matter of speed.
+    fs::remove_dir_all(home.tree().join(STATE)).unwrap();
+    let report = home.open().build(&BuildOptions::default(), later).unwrap();
+    assert!(!report.changed && report.hashed_files == 2);
+    version(&home, "alpine", "20260102_1300");
+    let report = home.open().build(&BuildOptions::default(), later).unwrap();
+    assert!(report.changed && report.hashed_files == 2);
+    assert_eq!(home.catalog().updated, "Fri, 1 Jan 2027 00:00:00 +0000");
+}
+
+#[test]
+fn a_broken_version_never_stops_the_others() {
+    let image = sample("x", "20260101");
+    let (metadata, root) = (image.metadata(), image.root());
+    let no_date = Sample { more: "", arch: "vax", ..sample("x", "20260101") }.metadata();
+    let sums = |name: &str, bytes: &[u8]| format!("{}  {name}\n", sha256(&[bytes])).into_bytes();
+    let whole = |text: &[u8]| [sums("lxd.tar.xz", &metadata), text.to_vec()].concat();
+    let foreign = Sample { arch: "arm64", ..sample("x", "20260101") }.metadata();
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: &[(Files<'_>, &str)] = &[
+        (&[("lxd.tar.xz", &metadata)], "there is no root file system and no disk"),
+        (&[("root.tar.xz", &root)], "there is no metadata file for it"),
+        (&[("lxd.tar.xz", &no_date), ("root.tar.xz", &root)], "Architecture isn't supported: vax"),
+        (&[("lxd.tar.xz", &metadata), ("root.tar.xz", &root[..700])], "is truncated"),
+        (&[("lxd.tar.xz", &metadata), ("rootfs.squashfs", b"hsqs and junk")], "squashfs"),
+        (&[("lxd.tar.xz", &metadata), ("disk.qcow2", b"")], "truncated"),
+        (
+            &[("lxd.tar.xz", &metadata), ("root.tar.xz", &root), ("a/../SHA256SUMS", &whole(b""))],
+            "SHA256SUMS does not list root.tar.xz",
+        ),
+        (
+            &[
+                ("lxd.tar.xz", &metadata),
+                ("root.tar.xz", &root),
+                ("SHA256SUMS", &whole(&sums("root.tar.xz", b"other"))),
+            ],
+            "root.tar.xz has another hash than SHA256SUMS says",
+        ),
+        (
+            &[
+                ("lxd.tar.xz", &metadata),
+                ("root.tar.xz", &root),
+                ("SHA256SUMS", &whole(&sums("disk.qcow2", b"other"))),
+            ],
+            "SHA256SUMS lists disk.qcow2, which is not there",
+        ),
+        (
+            &[("lxd.tar.xz", &foreign), ("root.tar.xz", &root)],
+            "its metadata says that it is for aarch64, its directory that it is for x86_64",
+        ),
+        (
+            &[("lxd.tar.xz", &metadata), ("a.tar", &root), ("b.tar", &root)],
+            "a.tar is the root.tar.xz of its image already",
+        ),
+    ];
+    for (files, reason) in cases {
+        let home = Home::new();
+        let good = version(&home, "good", "20260101");
+        for (name, bytes) in *files {
+            let name = name.rsplit('/').next().unwrap();
+            home.put(&format!("tree/{}/{name}", at("x", "20260101")), bytes);
+        }
+        let report = home.build();
+        let told = told(&report.broken);
+        assert_eq!(told.len(), 1, "{reason}: {told:?}");
+        assert!(told[0].starts_with("images/x/") && told[0].contains(reason), "{told:?}");
+        assert!(home.listed().contains_key(&good), "{reason}");
+    }
+}
+
+#[test]
+fn a_file_that_was_replaced_is_noticed() {
+    let home = Home::new();
+    version(&home, "alpine", "20260101");
+    version(&home, "alpine", "20260102");
+    home.build();
+    let other = sample("alpine", "20260109").root();
+    home.put(&format!("tree/{}/root.tar.xz", at("alpine", "20260101")), &other);
+    let report = home.build();
+    assert!(told(&report.broken)[0].contains("another hash"), "{:?}", report.broken);
+    assert_eq!(report.versions, 1);
+}
+
+#[test]
+fn one_at_a_time() {
+    let home = Home::new();
+    let tree = home.open();
+    let again = || LocalTree::open(&home.tree(), true, NonZeroUsize::MIN, Progress::default());
+    assert!(matches!(again(), Err(TreeError::Locked(_))));
+    let verified = verify(&home.tree(), NonZeroUsize::MIN, &Progress::default());
+    assert!(matches!(verified, Err(TreeError::Locked(_))));
+    drop(tree);
+    drop(again().unwrap());
+    let missing = home.path("nowhere");
+    let opened = LocalTree::open(&missing, false, NonZeroUsize::MIN, Progress::default());
+    assert!(matches!(opened, Err(TreeError::NoDirectory(_))));
+}
+
+#[test]
+fn an_empty_tree_is_a_tree() {
+    let home = Home::new();
+    assert_eq!(home.build().products, 0);
+    assert!(home.tree().join(INDEX).is_file());
+    assert_eq!(home.verify().faults, []);
+}
+
+#[test]
+fn the_same_image_is_published_once() {
+    let home = Home::new();
+    version(&home, "alpine", "20260101");
+    home.image(&format!("tree/{}", at("alpine", "20260102")), &sample("alpine", "20260101"));
+    let report = home.build();
+    assert!(told(&report.broken)[0].contains("the same image as images/alpine/1/amd64"));
+    assert_eq!(report.images, 1);
+}

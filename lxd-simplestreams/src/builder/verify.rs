@@ -1,0 +1,509 @@
+//! A tree held against what its documents say: every fault, not only the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::remote::Progress;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::LOCK;
+use super::digest::{self, Digests, Front, Reader, Stamp};
+use super::documents;
+use super::error::{Result, TreeError};
+use super::parallel;
+use super::place::IMAGES;
+use super::recognize::{Content, recognize};
+use super::scan::{base_name, join, walk};
+use super::state::State;
+use super::sums::{self, SHA256SUMS};
+use super::vcdiff::Program;
+use crate::document::{Catalog, IMAGE_DOWNLOADS, Index, Item, Version};
+use crate::path::TreePath;
+use crate::publish::{INDEX, is_serial};
+use crate::root::{INCUS, LXD, RootKind};
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// A document that cannot be read, or says what clients do not understand.
+    Document,
+    /// A listed file is not there.
+    Missing,
+    /// A listed file has another size.
+    Size,
+    /// A listed file has other bytes, or `SHA256SUMS` says something else.
+    Hash,
+    /// Metadata and root together are not the image that is listed.
+    Fingerprint,
+    /// A delta does not make the file that it should, or starts from nothing.
+    Delta,
+    /// A compressed twin says something else than its document.
+    Twin,
+    /// A file for an image that nothing lists.
+    Orphan,
+}
+
+/// Something that is wrong with a tree.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fault {
+    /// A file, from the root of the tree.
+    pub path: String,
+    /// What it is.
+    pub kind: FaultKind,
+    /// In words.
+    pub reason: String,
+}
+
+/// What was looked at, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct VerifyReport {
+    /// Of all catalogs.
+    pub products: usize,
+    /// Of all products.
+    pub versions: usize,
+    /// Listed files that were read.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Deltas that were applied.
+    pub deltas: usize,
+    /// In the order of their paths.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads everything that the documents of the tree at `root` list, on at most `jobs` threads.
+/// Changes nothing.
+///
+/// # Errors
+/// When there is no tree, or somebody is changing it.
+pub fn verify(root: &Path, jobs: NonZeroUsize, progress: &Progress) -> Result<VerifyReport> {
+    if !root.is_dir() {
+        return Err(TreeError::NoDirectory(root.to_owned()));
+    }
+    let _lock = share(root)?;
+    let state = State::load(root)?;
+    let mut checking = Checking { root, report: VerifyReport::default() };
+    let catalogs = checking.catalogs()?;
+    let mut listed = Listed::default();
+    for (path, catalog) in &catalogs {
+        checking.list(path, catalog, &mut listed);
+    }
+    let hashes = checking.files(&listed, jobs, progress);
+    checking.images(&listed, &hashes);
+    checking.deltas(&listed, &hashes, jobs);
+    checking.others(&listed, &hashes, &state)?;
+    checking.report.faults.sort();
+    checking.report.faults.dedup();
+    Ok(checking.report)
+}
+
+/// Keeps those away who would change the tree; one that cannot be locked is only read anyway.
+fn share(root: &Path) -> Result<Option<File>> {
+    let Ok(file) = File::open(root.join(LOCK)) else { return Ok(None) };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(TreeError::Locked(root.to_owned())),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// What the documents list.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Size and hash by path; the first that is said.
+    files: BTreeMap<String, (u64, Fingerprint)>,
+    /// Pairs of metadata and root, with what they should be together.
+    images: Vec<Pair>,
+    deltas: Vec<Delta>,
+    /// Documents themselves.
+    documents: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    metadata: String,
+    root: String,
+    fingerprint: Fingerprint,
+}
+
+#[derive(Debug)]
+struct Delta {
+    path: String,
+    base: String,
+    target: String,
+}
+
+struct Checking<'a> {
+    root: &'a Path,
+    report: VerifyReport,
+}
+
+impl Checking<'_> {
+    fn fault(&mut self, path: &str, kind: FaultKind, reason: impl ToString) {
+        let (path, reason) = (path.to_owned(), reason.to_string());
+        self.report.faults.push(Fault { path, kind, reason });
+    }
+
+    /// The index and every catalog that it names.
+    fn catalogs(&mut self) -> Result<Vec<(String, Catalog)>> {
+        let Some(bytes) = self.document(INDEX)? else { return Ok(Vec::new()) };
+        let index = match Index::parse(&bytes) {
+            Ok(index) => index,
+            Err(error) => {
+                self.fault(INDEX, FaultKind::Document, error);
+                return Ok(Vec::new());
+            }
+        };
+        if index.format != "index:1.0" {
+            let reason = "its format is not index:1.0: the simplestreams tools refuse it";
+            self.fault(INDEX, FaultKind::Document, reason);
+        }
+        let mut catalogs = Vec::new();
+        for (id, entry) in &index.index {
+            if entry.datatype != IMAGE_DOWNLOADS {
+                continue;
+            }
+            let Some(path) = TreePath::parse(&entry.path) else {
+                let reason = format!("{id} has a path outside of the tree: {:?}", entry.path);
+                self.fault(INDEX, FaultKind::Document, reason);
+                continue;
+            };
+            let Some(bytes) = self.document(path.as_str())? else { continue };
+            match Catalog::parse(&bytes) {
+                Ok(catalog) => {
+                    let names: BTreeSet<&String> = entry.products.iter().collect();
+                    if names != catalog.products.keys().collect() {
+                        let reason = format!("{id} names other products than {path} has");
+                        self.fault(INDEX, FaultKind::Document, reason);
+                    }
+                    if catalog.content_id != *id {
+                        let reason = format!("its content_id is not {id}, as the index says");
+                        self.fault(path.as_str(), FaultKind::Document, reason);
+                    }
+                    catalogs.push((path.as_str().to_owned(), catalog));
+                }
+                Err(error) => self.fault(path.as_str(), FaultKind::Document, error),
+            }
+        }
+        Ok(catalogs)
+    }
+
+    /// A document, held against its twin.
+    fn document(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
+        let full = self.root.join(path);
+        let bytes = documents::read(&full)?;
+        let Some(bytes) = bytes else {
+            self.fault(path, FaultKind::Missing, "there is no such document");
+            return Ok(None);
+        };
+        let twin = format!("{path}.gz");
+        match documents::unpacked(&documents::twin(&full)) {
+            Ok(Some(other)) if other != bytes => {
+                self.fault(&twin, FaultKind::Twin, format!("it is not {path}, compressed"));
+            }
+            Err(error) => self.fault(&twin, FaultKind::Twin, error),
+            Ok(_) => {}
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Everything that a catalog lists.
+    fn list(&mut self, path: &str, catalog: &Catalog, listed: &mut Listed) {
+        listed.documents.insert(path.to_owned());
+        self.report.products += catalog.products.len();
+        for (name, product) in &catalog.products {
+            if product.arch.parse::<lxd_proto::arch::Architecture>().is_err() {
+                let reason = format!("{name} is for {:?}, which nobody knows", product.arch);
+                self.fault(path, FaultKind::Document, reason);
+            }
+            for (serial, version) in &product.versions {
+                self.report.versions += 1;
+                if !is_serial(serial) {
+                    let reason = format!(
+                        "{name} has a version {serial:?}, which begins with no date: no client \
+                         sees it"
+                    );
+                    self.fault(path, FaultKind::Document, reason);
+                }
+                for item in version.items.values().filter(|item| !item.path.is_empty()) {
+                    self.item(path, item, listed);
+                }
+                self.pairs(path, &format!("{name} {serial}"), version, listed);
+                for item in version.items.values() {
+                    let Some(kind) = item.ftype.strip_suffix(".vcdiff") else { continue };
+                    let of = |version: &Version| {
+                        let mut items = version.items.values();
+                        items.find(|other| other.ftype == kind).map(|other| other.path.clone())
+                    };
+                    match (product.versions.get(&item.delta_base).and_then(of), of(version)) {
+                        (Some(base), Some(target)) => {
+                            listed.deltas.push(Delta { path: item.path.clone(), base, target });
+                        }
+                        (None, _) => {
+                            let reason = format!(
+                                "it starts from {:?}, which is not in the catalog",
+                                item.delta_base
+                            );
+                            self.fault(&item.path, FaultKind::Delta, reason);
+                        }
+                        (_, None) => {
+                            let reason = format!("there is no {kind} that it could make");
+                            self.fault(&item.path, FaultKind::Delta, reason);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn item(&mut self, catalog: &str, item: &Item, listed: &mut Listed) {
+        let fits = TreePath::parse(&item.path).is_some_and(|path| path.as_str() == item.path);
+        let size = u64::try_from(item.size).ok().filter(|size| *size > 0);
+        let hash = item.sha256.parse::<Fingerprint>().ok();
+        let hash = hash.filter(|hash| hash.to_string() == item.sha256);
+        let (true, Some(size), Some(hash)) = (fits, size, hash) else {
+            let reason = format!("{:?} has no path, size or SHA-256 that clients take", item.path);
+            self.fault(catalog, FaultKind::Document, reason);
+            return;
+        };
+        let first = listed.files.entry(item.path.clone()).or_insert((size, hash));
+        if *first != (size, hash) {
+            self.fault(
+                catalog,
+                FaultKind::Document,
+                format!("{} is listed in two ways", item.path),
+            );
+        }
+    }
+
+    /// The images of a version: what clients pair, and what they should be then.
+    fn pairs(&mut self, catalog: &str, called: &str, version: &Version, listed: &mut Listed) {
+        let items = || version.items.values();
+        for metadata in items().filter(|i| [LXD.metadata, INCUS.metadata].contains(&&*i.ftype)) {
+            for root in items() {
+                let Some(kind) = RootKind::from_ftype(&root.ftype) else { continue };
+                let Ok(fingerprint) = combined(kind, metadata).parse() else {
+                    let (one, other) = (&metadata.ftype, &root.ftype);
+                    let reason = format!(
+                        "{called}: {one} has no combined hash with {other}: clients of it do not \
+                         see the image"
+                    );
+                    self.fault(catalog, FaultKind::Document, reason);
+                    continue;
+                };
+                listed.images.push(Pair {
+                    metadata: metadata.path.clone(),
+                    root: root.path.clone(),
+                    fingerprint,
+                });
+            }
+        }
+    }
+
+    /// Reads every listed file.
+    fn files(
+        &mut self,
+        listed: &Listed,
+        jobs: NonZeroUsize,
+        progress: &Progress,
+    ) -> BTreeMap<String, Digests> {
+        let mut metadata: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for pair in &listed.images {
+            metadata.entry(&pair.root).or_default().insert(&pair.metadata);
+        }
+        progress.set_total(listed.files.values().map(|(size, _)| size).sum());
+        let files: Vec<_> = listed.files.iter().collect();
+        let root = self.root;
+        let read = parallel::each(jobs, &files, Reader::new, |reader, (path, (size, hash))| {
+            let check = || -> Result<(Stamp, Digests), io::Error> {
+                let none = Progress::default();
+                let fronts: Vec<Front> = metadata
+                    .get(path.as_str())
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|front| Some(reader.front(&root.join(front), &none).ok()?.1))
+                    .collect();
+                reader.digest(&root.join(path), &fronts.iter().collect::<Vec<_>>(), progress)
+            };
+            let mut check = check;
+            match check() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err((FaultKind::Missing, "it is listed, but not there".to_owned()))
+                }
+                Err(error) => Err((FaultKind::Hash, error.to_string())),
+                Ok((stamp, _)) if stamp.size() != *size => Err((
+                    FaultKind::Size,
+                    format!("it has {} bytes, {size} are listed", stamp.size()),
+                )),
+                Ok((_, digests)) if digests.sha256 != *hash => Err((
+                    FaultKind::Hash,
+                    format!("its SHA-256 is {}, {hash} is listed", digests.sha256),
+                )),
+                Ok((_, digests)) => Ok(digests),
+            }
+        });
+        let mut hashes = BTreeMap::new();
+        for ((path, (size, _)), outcome) in files.into_iter().zip(read) {
+            match outcome {
+                Ok(digests) => {
+                    self.report.files += 1;
+                    self.report.bytes += size;
+                    hashes.insert(path.clone(), digests);
+                }
+                Err((kind, reason)) => self.fault(path, kind, reason),
+            }
+        }
+        hashes
+    }
+
+    fn images(&mut self, listed: &Listed, hashes: &BTreeMap<String, Digests>) {
+        for pair in &listed.images {
+            let (Some(metadata), Some(root)) = (hashes.get(&pair.metadata), hashes.get(&pair.root))
+            else {
+                continue;
+            };
+            let got = root.behind.get(&metadata.sha256);
+            if got != Some(&pair.fingerprint) {
+                let got = got.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+                let reason = format!(
+                    "together with {} its SHA-256 is {got}, {} is listed",
+                    base_name(&pair.root),
+                    pair.fingerprint
+                );
+                self.fault(&pair.metadata, FaultKind::Fingerprint, reason);
+            }
+        }
+    }
+
+    /// Applies every delta whose files are as they should be.
+    fn deltas(&mut self, listed: &Listed, hashes: &BTreeMap<String, Digests>, jobs: NonZeroUsize) {
+        let sound = |delta: &&Delta| {
+            [&delta.path, &delta.base, &delta.target].iter().all(|path| hashes.contains_key(*path))
+        };
+        let deltas: Vec<&Delta> = listed.deltas.iter().filter(sound).collect();
+        if deltas.is_empty() {
+            return;
+        }
+        let program = match Program::find() {
+            Ok(program) => program,
+            Err(error) => {
+                for delta in deltas {
+                    self.fault(&delta.path, FaultKind::Delta, &error);
+                }
+                return;
+            }
+        };
+        let root = self.root;
+        let outcomes = parallel::each(
+            jobs,
+            &deltas,
+            || (),
+            |(), delta| {
+                let (size, expected) = listed.files.get(&delta.target).copied()?;
+                let mut hash = Sha256::new();
+                let [base, path] = [&delta.base, &delta.path].map(|path| root.join(path));
+                let applied = program.decode(&base, &path, size, |bytes| {
+                    hash.update(bytes);
+                    Ok(())
+                });
+                let target = base_name(&delta.target);
+                match applied {
+                    Err(error) => Some(format!("it cannot be applied: {error}")),
+                    Ok(()) if digest::finish(hash) == expected => None,
+                    Ok(()) => Some(format!("it does not make {target}")),
+                }
+            },
+        );
+        for (delta, reason) in deltas.into_iter().zip(outcomes) {
+            self.report.deltas += 1;
+            if let Some(reason) = reason {
+                self.fault(&delta.path, FaultKind::Delta, reason);
+            }
+        }
+    }
+
+    /// What lies beside the listed files.
+    fn others(
+        &mut self,
+        listed: &Listed,
+        hashes: &BTreeMap<String, Digests>,
+        state: &State,
+    ) -> Result<()> {
+        for directory in walk(self.root, IMAGES)? {
+            let is_listed = |name: &str| listed.files.contains_key(&join(&directory.path, name));
+            let has_listed = directory.files.iter().any(|(name, _)| is_listed(name));
+            for (name, _) in &directory.files {
+                let path = join(&directory.path, name);
+                if is_listed(name) || state.is_withdrawn(&path) {
+                    continue;
+                }
+                if name == SHA256SUMS {
+                    self.sums(&directory.path, hashes);
+                    continue;
+                }
+                match recognize(&self.root.join(&path)) {
+                    Ok(Content::Other) => {}
+                    // A second metadata file for another family of clients.
+                    Ok(Content::Metadata(_)) if has_listed => {}
+                    Ok(_) => self.fault(&path, FaultKind::Orphan, "no catalog lists it"),
+                    Err(error) => {
+                        let reason = format!("no catalog lists it, and it is broken: {error}");
+                        self.fault(&path, FaultKind::Orphan, reason);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sums(&mut self, directory: &str, hashes: &BTreeMap<String, Digests>) {
+        let path = join(directory, SHA256SUMS);
+        let text = match fs::read(self.root.join(&path)) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => return self.fault(&path, FaultKind::Hash, error),
+        };
+        let sums = match sums::parse(&text) {
+            Ok(sums) => sums,
+            Err(error) => return self.fault(&path, FaultKind::Hash, error),
+        };
+        let prefix = format!("{directory}/");
+        for (file, digests) in hashes.range(prefix.clone()..) {
+            let Some(name) = file.strip_prefix(&prefix) else { break };
+            match sums.get(name) {
+                _ if name.contains('/') => {}
+                Some(sum) if *sum == digests.sha256 => {}
+                Some(_) => self.fault(&path, FaultKind::Hash, format!("{name} has another hash")),
+                None => self.fault(&path, FaultKind::Hash, format!("it does not list {name}")),
+            }
+        }
+        for name in sums.keys() {
+            if fs::symlink_metadata(self.root.join(join(directory, name))).is_err() {
+                self.fault(
+                    &path,
+                    FaultKind::Missing,
+                    format!("it lists {name}, which is not there"),
+                );
+            }
+        }
+    }
+}
+
+/// What the catalog says that metadata is together with a root.
+fn combined(kind: RootKind, metadata: &Item) -> &str {
+    match kind {
+        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
+        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
+            &metadata.combined_sha256
+        }
+        RootKind::Tarball => &metadata.combined_rootxz_sha256,
+        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
+        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
+        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
+    }
+}
