@@ -2,7 +2,7 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::command::{self, config, image, instance, operation, remote};
+use crate::command::{self, config, image, instance, operation, remote, streams};
 use crate::progress::Style;
 
 const ABOUT: &str = "Client for lxd-imaged and other LXD image servers";
@@ -114,6 +114,9 @@ pub(crate) enum Command {
     /// Manage the servers that have a name
     #[command(subcommand, arg_required_else_help = true)]
     Remote(remote::Command),
+    /// Publish images as a simplestreams tree
+    #[command(subcommand, arg_required_else_help = true)]
+    Streams(streams::Command),
     /// Manage command aliases
     #[command(subcommand, arg_required_else_help = true)]
     Alias(command::alias::Command),

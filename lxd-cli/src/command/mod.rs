@@ -12,6 +12,7 @@ pub(crate) mod monitor;
 pub(crate) mod operation;
 pub(crate) mod query;
 pub(crate) mod remote;
+pub(crate) mod streams;
 pub(crate) mod version;
 
 use crate::cli::Command;
@@ -41,6 +42,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Config(command) => config::run(command, context).await,
         Command::Operation(command) => operation::run(command, context).await,
         Command::Remote(command) => remote::run(command, context).await,
+        Command::Streams(command) => streams::run(command, context).await,
         Command::Alias(command) => alias::run(&command, context),
         Command::Info(info) => info.run(context).await,
         Command::Version(version) => version.run(context).await,
