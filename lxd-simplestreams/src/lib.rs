@@ -11,9 +11,12 @@ pub mod path;
 pub mod publish;
 mod remote;
 mod root;
+mod sign_tree;
+pub mod signed;
 mod transfer;
 mod tree;
 
 pub use connect::connect;
 pub use remote::SimplestreamsRemote;
 pub use root::RootKind;
+pub use sign_tree::{SignTreeError, sign_tree};
