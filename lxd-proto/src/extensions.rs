@@ -47,6 +47,7 @@ pub const SERVED: &[&str] = &[
     VERSIONS,
     VERIFIED,
     ALIAS_REUSE,
+    MIRRORS,
 ];
 
 /// Of ours: `limit` and `after` on `GET /1.0/images`.
@@ -58,3 +59,5 @@ pub const VERIFIED: &str = "imaged_verified";
 /// Of ours: an upload takes `X-LXD-aliases` and `X-LXD-alias-reuse`, so that image and aliases
 /// become visible together.
 pub const ALIAS_REUSE: &str = "imaged_upload_aliases";
+/// Of ours: `/1.0/mirrors`: selections of other servers' images that the daemon keeps.
+pub const MIRRORS: &str = "imaged_mirrors";

@@ -113,6 +113,12 @@ pub const INSTANCE_LOG: Route = Route("/1.0/instances/{name}/logs/{file}");
 pub const CERTIFICATES: Route = Route("/1.0/certificates");
 /// One trusted certificate, by the beginning of its fingerprint.
 pub const CERTIFICATE: Route = Route("/1.0/certificates/{fingerprint}");
+/// Of ours: mirrors: list, create.
+pub const MIRRORS: Route = Route("/1.0/mirrors");
+/// Of ours: one mirror: look, edit, delete.
+pub const MIRROR: Route = Route("/1.0/mirrors/{name}");
+/// Of ours: runs a mirror.
+pub const MIRROR_RUN: Route = Route("/1.0/mirrors/{name}/run");
 /// Of ours: ends the daemon; only over the unix socket. LXD has it under the same path.
 pub const SHUTDOWN: Route = Route("/internal/shutdown");
 /// Of ours: answers when the store is loaded. LXD has it under the same path.
@@ -166,6 +172,8 @@ pub mod query {
     pub const AFTER: &str = "after";
     /// Of ours: a list shows replaced versions too when it is a non-zero number.
     pub const ALL_VERSIONS: &str = "all-versions";
+    /// Of ours: the images of a mirror go with it when it is a non-zero number.
+    pub const IMAGES: &str = "images";
 }
 
 #[cfg(test)]

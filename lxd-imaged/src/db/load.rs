@@ -15,6 +15,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::change::NewImage;
 use super::instance::{self, InstanceRecord};
+use super::mirror::{self, MirrorRecord};
 use super::origin;
 use super::trust;
 
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub aliases: Vec<AliasEntry>,
     /// Instances with their snapshots.
     pub instances: Vec<InstanceRecord>,
+    /// Mirrors with what they keep.
+    pub mirrors: Vec<MirrorRecord>,
     /// The rest.
     pub settings: Settings,
 }
@@ -82,7 +85,8 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
     }
     drop(rows);
     let instances = instance::load(&mut *db).await?;
-    Ok(Snapshot { images, aliases, instances, settings: settings(db).await? })
+    let mirrors = mirror::load(&mut *db).await?;
+    Ok(Snapshot { images, aliases, instances, mirrors, settings: settings(db).await? })
 }
 
 /// What is configured and who is trusted; far less than the rest, and needed first.

@@ -61,6 +61,13 @@ pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
     bounded(body, JSON_LIMIT, SILENCE).await
 }
 
+/// The same where an empty body says nothing.
+pub(super) async fn optional_json<T: DeserializeOwned + Default>(body: Body) -> Result<T> {
+    let body = within(SILENCE, Limited::new(body, JSON_LIMIT).collect()).await?;
+    let bytes = body.map_err(|error| Error::Upload(error.to_string()))?.to_bytes();
+    if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) }
+}
+
 /// The same from a caller who may be anybody: thousands of them together must not hold much.
 pub(super) async fn small_json<T: DeserializeOwned>(body: Body) -> Result<T> {
     bounded(body, STRANGERS_LIMIT, STRANGERS_TIME).await

@@ -13,6 +13,7 @@ mod images;
 mod instance_files;
 mod instances;
 mod internal;
+mod mirrors;
 mod operations;
 mod reply;
 mod server;
@@ -87,6 +88,12 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
                 .post(aliases::rename)
                 .delete(aliases::delete),
         )
+        .route(routes::MIRRORS.template(), get(mirrors::list).post(mirrors::create))
+        .route(
+            routes::MIRROR.template(),
+            get(mirrors::get).put(mirrors::put).patch(mirrors::patch).delete(mirrors::delete),
+        )
+        .route(routes::MIRROR_RUN.template(), post(mirrors::run))
         .merge(instances(|route: routes::Route| route.template().to_owned()))
         .merge(instances(|route: routes::Route| route.older().unwrap_or_default()))
         .route(routes::READY.template(), get(internal::ready))

@@ -8,6 +8,7 @@ mod export;
 mod files;
 mod images;
 mod instances;
+mod mirrors;
 mod operations;
 mod server;
 mod transport;
