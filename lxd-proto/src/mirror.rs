@@ -4,6 +4,7 @@
 //! its versions differ in their serial. A mirror keeps the newest versions of each product that it
 //! selects.
 
+pub mod bundle;
 mod glob;
 mod report;
 

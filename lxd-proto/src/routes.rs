@@ -119,6 +119,10 @@ pub const MIRRORS: Route = Route("/1.0/mirrors");
 pub const MIRROR: Route = Route("/1.0/mirrors/{name}");
 /// Of ours: runs a mirror.
 pub const MIRROR_RUN: Route = Route("/1.0/mirrors/{name}/run");
+/// Of ours: what a bundle of a mirror holds.
+pub const MIRROR_MANIFEST: Route = Route("/1.0/mirrors/{name}/manifest");
+/// Of ours: the images of a bundle have been sent.
+pub const MIRROR_IMPORT: Route = Route("/1.0/mirrors/{name}/import");
 /// Of ours: ends the daemon; only over the unix socket. LXD has it under the same path.
 pub const SHUTDOWN: Route = Route("/internal/shutdown");
 /// Of ours: answers when the store is loaded. LXD has it under the same path.
@@ -146,6 +150,12 @@ pub mod header {
     pub const ALIAS_REUSE: &str = "alias-reuse";
     /// Of ours: answer only after the deep check, also for xz.
     pub const VERIFY: &str = "verify";
+    /// Of ours: the image is one of this mirror's, and its properties are all that it has.
+    pub const MIRROR: &str = "mirror";
+    /// Of ours: when an image of a mirror was made, instead of what its metadata says.
+    pub const CREATED_AT: &str = "created-at";
+    /// Of ours: when it expires.
+    pub const EXPIRES_AT: &str = "expires-at";
 }
 
 /// Query keys.

@@ -90,7 +90,7 @@ pub async fn take(
 }
 
 /// Makes an image that is here one of the mirror's. What a person has put in stays as it is.
-async fn adopt(app: &App, wanted: &Wanted, follow: &Follow) -> Result<()> {
+pub async fn adopt(app: &App, wanted: &Wanted, follow: &Follow) -> Result<()> {
     let fingerprint = wanted.image.fingerprint;
     verify::passed(app, &fingerprint, &follow.cancel).await?;
     let _one_at_a_time = app.edits.lock().await;

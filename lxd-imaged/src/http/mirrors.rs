@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Path, State};
 use http::HeaderMap;
+use lxd_proto::mirror::bundle::MirrorImportPost;
 use lxd_proto::mirror::{MirrorPatch, MirrorPut, MirrorRunPost, MirrorsPost};
 use lxd_proto::routes;
 
@@ -83,6 +84,23 @@ pub(super) async fn run(State(app): Daemon, Path(name): Path<String>, body: Body
     let begun = async {
         let post: MirrorRunPost = extract::optional_json(body).await?;
         mirrors::run::begin(&app, &name, post)
+    };
+    begun.await.into()
+}
+
+/// What a bundle of it holds.
+pub(super) async fn manifest(State(app): Daemon, Path(name): Path<String>) -> Reply {
+    match mirrors::bundle::manifest(&app, &name) {
+        Ok(manifest) => Reply::json(&manifest),
+        Err(error) => error.into(),
+    }
+}
+
+/// The images of a bundle have been sent.
+pub(super) async fn import(State(app): Daemon, Path(name): Path<String>, body: Body) -> Reply {
+    let begun = async {
+        let post: MirrorImportPost = extract::long_json(body).await?;
+        mirrors::bundle::import(&app, &name, post)
     };
     begun.await.into()
 }

@@ -94,6 +94,8 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
             get(mirrors::get).put(mirrors::put).patch(mirrors::patch).delete(mirrors::delete),
         )
         .route(routes::MIRROR_RUN.template(), post(mirrors::run))
+        .route(routes::MIRROR_MANIFEST.template(), get(mirrors::manifest))
+        .route(routes::MIRROR_IMPORT.template(), post(mirrors::import))
         .merge(instances(|route: routes::Route| route.template().to_owned()))
         .merge(instances(|route: routes::Route| route.older().unwrap_or_default()))
         .route(routes::READY.template(), get(internal::ready))

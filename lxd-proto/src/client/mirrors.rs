@@ -5,6 +5,7 @@ use reqwest::Method;
 use crate::client::LxdClient;
 use crate::client::server::Tagged;
 use crate::client::transport::Request;
+use crate::mirror::bundle::{Manifest, MirrorImportPost};
 use crate::mirror::{Mirror, MirrorPatch, MirrorPut, MirrorRunPost, MirrorsPost};
 use crate::operation::Operation;
 use crate::remote::Result;
@@ -67,6 +68,19 @@ impl LxdClient {
     /// [`MirrorReport`](crate::mirror::MirrorReport) under `report`.
     pub async fn run_mirror(&self, name: &str, body: &MirrorRunPost) -> Result<Operation> {
         let request = Request::new(Method::POST, routes::MIRROR_RUN.url(&[name]));
+        self.transport.tell(request, body).await?.operation()
+    }
+
+    /// What a bundle of a mirror holds.
+    pub async fn mirror_manifest(&self, name: &str) -> Result<Manifest> {
+        let request = Request::get(routes::MIRROR_MANIFEST.url(&[name])).long();
+        self.transport.ask(request).await?.parse()
+    }
+
+    /// The images of a bundle have been sent: aliases move, old versions go. Wait for the operation,
+    /// whose metadata is a [`MirrorReport`](crate::mirror::MirrorReport) under `report`.
+    pub async fn import_mirror(&self, name: &str, body: &MirrorImportPost) -> Result<Operation> {
+        let request = Request::new(Method::POST, routes::MIRROR_IMPORT.url(&[name]));
         self.transport.tell(request, body).await?.operation()
     }
 }

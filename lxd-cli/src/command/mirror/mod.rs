@@ -1,5 +1,6 @@
 //! `mirror`: selections of other servers' images that the daemon keeps.
 
+mod bundle;
 mod create;
 mod edit;
 mod list;
@@ -30,6 +31,10 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Edit a mirror in an editor, or from standard input
     Edit(edit::Edit),
+    /// Write a mirror into one file
+    Export(bundle::export::Export),
+    /// Take a file in that `mirror export` has written
+    Import(bundle::import::Import),
     /// Show a mirror and how its last run went
     Info(Info),
     /// List the mirrors
@@ -49,6 +54,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Create(create) => create.run(context).await,
         Command::Delete(delete) => delete.run(context).await,
         Command::Edit(edit) => edit.run(context).await,
+        Command::Export(export) => export.run(context).await,
+        Command::Import(import) => import.run(context).await,
         Command::Info(info) => info.run(context).await,
         Command::List(list) => list.run(context).await,
         Command::Run(run) => run.run(context).await,

@@ -39,7 +39,7 @@ pub(super) fn text(report: &MirrorReport) -> String {
             ]
         })
         .collect();
-    let mut text = if table.rows.is_empty() { String::new() } else { table.boxed(true) };
+    let mut text = if table.rows.is_empty() { String::new() } else { table.compact(true) };
     if report.omitted > 0 {
         text += &format!("{} more lines are left out.\n", report.omitted);
     }

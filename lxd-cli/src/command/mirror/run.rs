@@ -67,7 +67,7 @@ impl Run {
 }
 
 /// The report of an operation.
-fn told(operation: &Operation) -> Outcome<MirrorReport> {
+pub(super) fn told(operation: &Operation) -> Outcome<MirrorReport> {
     let report = operation.metadata.as_ref().and_then(|metadata| metadata.get("report"));
     report
         .and_then(|report| serde_json::from_value(report.clone()).ok())
@@ -75,7 +75,7 @@ fn told(operation: &Operation) -> Outcome<MirrorReport> {
 }
 
 /// Fails when something that is selected is not here.
-fn incomplete(report: &MirrorReport) -> Outcome {
+pub(super) fn incomplete(report: &MirrorReport) -> Outcome {
     let missing = report.counts.failed + report.counts.skipped;
     if missing == 0 {
         return Ok(());

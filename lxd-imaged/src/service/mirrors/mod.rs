@@ -1,5 +1,6 @@
 //! Mirrors: list, look up, create, edit, delete; `run` keeps them, `declared` reads their file.
 
+pub mod bundle;
 pub mod declared;
 pub mod run;
 
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::mirror::{
-    Mirror, MirrorConfig, MirrorName, MirrorPatch, MirrorPut, MirrorState, MirrorsPost,
+    Mirror, MirrorConfig, MirrorName, MirrorPatch, MirrorPut, MirrorState, MirrorsPost, product,
+    serial,
 };
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::remote::Protocol;
@@ -21,7 +23,7 @@ use tokio::sync::Semaphore;
 use super::images::{self, check_etag, hash};
 use crate::acquire::origins;
 use crate::app::{App, Caller};
-use crate::db::{Change, MirrorChange, MirrorRecord};
+use crate::db::{Change, Member, Membership, MirrorChange, MirrorRecord, NewImage};
 use crate::error::{Error, MIRROR_NOT_FOUND, Result};
 use crate::mirror::schedule::Schedule;
 use crate::ops::About;
@@ -259,6 +261,16 @@ async fn remove_if_there(
         Err(Error::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// How an image is recorded that has come out of a bundle: as one of the mirror's, without names.
+/// These come when all have arrived.
+pub fn arrived(caller: &Caller, mirror: MirrorName, image: NewImage) -> Result<Change> {
+    caller.must_be_trusted()?;
+    let member =
+        Member { product: product(&image.image), serial: serial(&image.image), shared: false };
+    let taken = Membership { mirror, member, image: NewImage { aliases: Vec::new(), ..image } };
+    Ok(Change::Mirror(MirrorChange::Take(Box::new(taken))))
 }
 
 /// What operations about a mirror have in common.

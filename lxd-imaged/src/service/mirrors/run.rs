@@ -69,13 +69,13 @@ pub fn begin(app: &Arc<App>, name: &str, post: MirrorRunPost) -> Result<Operatio
 }
 
 /// The place of a run among those that go on; there is one for each mirror.
-struct Place {
+pub(super) struct Place {
     app: Arc<App>,
     name: MirrorName,
 }
 
 impl Place {
-    fn take(app: &Arc<App>, name: &MirrorName) -> Result<Self> {
+    pub(super) fn take(app: &Arc<App>, name: &MirrorName) -> Result<Self> {
         let mut running = app.mirror_runs.running.lock();
         if running.contains_key(name) {
             return Err(Error::MirrorRuns(name.to_string()));
@@ -84,7 +84,7 @@ impl Place {
         Ok(Self { app: app.clone(), name: name.clone() })
     }
 
-    fn is(&self, context: &Context) {
+    pub(super) fn is(&self, context: &Context) {
         self.app.mirror_runs.running.lock().insert(self.name.clone(), context.id());
     }
 }
@@ -122,11 +122,11 @@ fn bound(app: &App, entry: &Entry, shared: bool) -> Option<String> {
 }
 
 /// A run.
-struct Run {
-    app: Arc<App>,
-    name: MirrorName,
-    config: MirrorConfig,
-    context: Context,
+pub(super) struct Run {
+    pub(super) app: Arc<App>,
+    pub(super) name: MirrorName,
+    pub(super) config: MirrorConfig,
+    pub(super) context: Context,
 }
 
 /// A version that is to be fetched.
@@ -160,6 +160,67 @@ impl Run {
 
     /// A run and what is recorded about it.
     async fn whole(&self) -> Result<Option<Metadata>, Failure> {
+        self.recorded(async |report| self.execute(report).await).await
+    }
+
+    /// The rest of a run whose images have come another way: `images` are all there are.
+    pub(super) async fn arrived(&self, images: Vec<Image>) -> Result<Option<Metadata>, Failure> {
+        self.recorded(async |report| {
+            let held_before = held(&self.app, &self.name)?;
+            let plan = self.with_here(&held_before, |here| plan(&self.config, images, here));
+            *report = plan.report();
+            for (name, product) in &plan.products {
+                for version in &product.wanted {
+                    let item = self.adopt(name, version, &product.aliases).await?;
+                    report.add(item);
+                }
+            }
+            self.finish(&plan, report).await
+        })
+        .await
+    }
+
+    /// A version that should be here by now becomes the mirror's, unless it is already.
+    async fn adopt(
+        &self,
+        product: &str,
+        version: &Version,
+        aliases: &[AliasName],
+    ) -> Result<MirrorItem> {
+        let missing = match version.action {
+            MirrorAction::Present => None,
+            MirrorAction::Adopt => {
+                let wanted = self.wanted(product, version, aliases.to_vec());
+                let follow = Follow::silently(self.context.cancelled());
+                match mirrored::adopt(&self.app, &wanted, &follow).await {
+                    Ok(()) => None,
+                    Err(error) if error.is_cancelled() => return Err(error),
+                    Err(error) => Some(follow::printable(&error.to_string())),
+                }
+            }
+            _ => Some("it has not arrived".to_owned()),
+        };
+        Ok(match missing {
+            None => version.item(product, version.action, String::new()),
+            Some(reason) => version.item(product, MirrorAction::Fail, reason),
+        })
+    }
+
+    fn wanted(&self, product: &str, version: &Version, aliases: Vec<AliasName>) -> Wanted {
+        Wanted {
+            mirror: self.name.clone(),
+            image: version.image.clone(),
+            product: product.to_owned(),
+            serial: version.serial.clone(),
+            aliases,
+            public: self.config.public,
+        }
+    }
+
+    async fn recorded(
+        &self,
+        work: impl AsyncFnOnce(&mut MirrorReport) -> Result<()>,
+    ) -> Result<Option<Metadata>, Failure> {
         let started_at = self.app.clock.now();
         let mut run = MirrorRun {
             started_at,
@@ -170,7 +231,7 @@ impl Run {
         };
         self.record(&run).await?;
         let mut report = MirrorReport::default();
-        let outcome = self.execute(&mut report).await;
+        let outcome = work(&mut report).await;
         report.sort();
         run.outcome = match &outcome {
             Ok(()) if report.counts.failed + report.counts.skipped > 0 => RunOutcome::Partial,
@@ -343,14 +404,8 @@ impl Run {
         let is_here = |it: &Fingerprint| self.app.catalog.mirrors.member(&self.name, it).is_some();
         // A newer one that was faster keeps the names.
         let named = !newer.iter().any(is_here);
-        let wanted = Wanted {
-            mirror: self.name.clone(),
-            image: version.image.clone(),
-            product: product.clone(),
-            serial: version.serial.clone(),
-            aliases: if named { aliases } else { Vec::new() },
-            public: self.config.public,
-        };
+        let aliases = if named { aliases } else { Vec::new() };
+        let wanted = self.wanted(&product, &version, aliases);
         let (follow, counted) = progress.follow(self.context.cancelled());
         // It ends by itself when it is to: not between a file that is in place and its row.
         let taken = mirrored::take(&self.app, remote, &wanted, pace, &follow).await;
