@@ -24,6 +24,7 @@ mod list;
 mod load;
 mod lxd_cli;
 mod memory;
+mod mirror;
 mod network;
 mod operations;
 mod properties;
