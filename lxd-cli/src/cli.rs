@@ -2,7 +2,7 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::command::{self, config, image, instance, operation, remote, streams};
+use crate::command::{self, config, image, instance, mirror, operation, remote, streams};
 use crate::progress::Style;
 
 const ABOUT: &str = "Client for lxd-imaged and other LXD image servers";
@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand, arg_required_else_help = true)]
     Image(image::Command),
+    /// Keep a selection of another server's images
+    #[command(subcommand, arg_required_else_help = true)]
+    Mirror(mirror::Command),
     /// Manage the configuration of the server and of instances
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),

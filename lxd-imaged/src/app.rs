@@ -26,6 +26,7 @@ use crate::ops::events::Events;
 use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
 use crate::service::instances::Locks;
+use crate::service::mirrors::Runs;
 use crate::service::secrets::Secrets;
 use crate::service::signing::StreamsKey;
 use crate::store::blobs::Blobs;
@@ -81,6 +82,8 @@ pub struct App {
     pub restarting: Mutex<HashSet<InstanceName>>,
     /// Cancelled when instances are ended because the daemon ends: they are to start again.
     pub unwatched: CancellationToken,
+    /// Runs of mirrors.
+    pub mirror_runs: Runs,
     /// Held while an object is read, changed and written back.
     pub edits: tokio::sync::Mutex<()>,
     /// Certificate and names of this server.

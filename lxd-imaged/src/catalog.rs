@@ -17,11 +17,12 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::db::{
-    AliasChange, BlobRow, Change, NewImage, Observer, Origin, Replacement, Settings, Snapshot,
-    WithdrawnFile,
+    AliasChange, BlobRow, Change, MirrorChange, NewImage, Observer, Origin, Replacement, Settings,
+    Snapshot, WithdrawnFile,
 };
 use crate::error::{ALIAS_NOT_FOUND, Error, IMAGE_NOT_FOUND, Result};
 use crate::instances::Instances;
+use crate::mirror::Mirrors;
 use crate::trust::TrustStore;
 
 /// Who looks: decides what exists.
@@ -138,6 +139,8 @@ pub struct Catalog {
     pub trust: TrustStore,
     /// Containers.
     pub instances: Instances,
+    /// Mirrors.
+    pub mirrors: Mirrors,
     /// Whether images and aliases are known, or why they cannot be.
     loaded: watch::Sender<Option<Result<(), Arc<str>>>>,
     /// [`Contents::generation`], for who waits for the next one.
@@ -154,6 +157,7 @@ impl Catalog {
             contents: RwLock::new(contents),
             trust,
             instances: Instances::default(),
+            mirrors: Mirrors::default(),
             loaded: watch::Sender::new(None),
             generation: watch::Sender::new(0),
         }
@@ -176,6 +180,7 @@ impl Catalog {
     fn fill(&self, snapshot: Snapshot) {
         self.trust.fill(snapshot.settings.certificates);
         self.instances.fill(snapshot.instances);
+        self.mirrors.fill(snapshot.mirrors);
         let mut contents = Contents { config: snapshot.settings.config, ..Contents::default() };
         let mut names: HashMap<Fingerprint, Vec<ImageAlias>> = HashMap::new();
         for alias in snapshot.aliases {
@@ -258,6 +263,11 @@ impl Catalog {
     /// The alias with this name, if its image exists for `viewer`.
     pub fn alias(&self, viewer: Viewer, name: &str) -> Result<AliasEntry> {
         self.contents.read().alias(viewer, name).ok_or(ALIAS_NOT_FOUND)
+    }
+
+    /// The image that an alias leads to, whoever asks.
+    pub fn target(&self, name: &str) -> Option<Fingerprint> {
+        self.contents.read().aliases.get(name).map(|alias| alias.target)
     }
 
     /// Whether any image uses the blob, or has used it so lately that it is still served.
@@ -447,6 +457,7 @@ impl Contents {
             Change::Alias(change) => self.apply_alias(change),
             // The catalog's own, beside the contents.
             Change::Trust(_) | Change::Instance(_) => {}
+            Change::Mirror(change) => self.apply_mirror(change),
             Change::Config(values) => {
                 for (name, value) in values {
                     match value {
@@ -455,6 +466,34 @@ impl Contents {
                     };
                 }
             }
+        }
+    }
+
+    /// What a change of mirrors is to images and aliases.
+    fn apply_mirror(&mut self, change: &MirrorChange) {
+        match change {
+            MirrorChange::Take(taken) => self.put(&taken.image),
+            MirrorChange::Point(_, aliases) => {
+                for (name, target) in aliases {
+                    let known = self.aliases.get(name.as_str());
+                    let description = known.map(|alias| alias.description.clone());
+                    let description = description.unwrap_or_default();
+                    self.set_alias(name.to_string(), Alias { target: *target, description });
+                }
+            }
+            MirrorChange::Unset(_, names) => {
+                for (name, target) in names {
+                    if self.aliases.get(name.as_str()).is_some_and(|it| it.target == *target) {
+                        self.unset_alias(name.as_str());
+                    }
+                }
+            }
+            MirrorChange::Create(_)
+            | MirrorChange::Update { .. }
+            | MirrorChange::Delete(_)
+            | MirrorChange::Ran(..)
+            | MirrorChange::Leave(..)
+            | MirrorChange::Claim(_) => {}
         }
     }
 
@@ -489,7 +528,16 @@ impl Observer for Catalog {
             match change {
                 Change::Trust(change) => self.trust.apply(change),
                 Change::Instance(change) => self.instances.apply(change),
-                other => contents.apply(other),
+                Change::Mirror(change) => {
+                    contents.apply_mirror(change);
+                    self.mirrors.apply(change);
+                }
+                other => {
+                    if let Change::Delete(fingerprint) = other {
+                        self.mirrors.forget(fingerprint);
+                    }
+                    contents.apply(other);
+                }
             }
         }
         let generation = contents.generation;

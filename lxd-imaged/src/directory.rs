@@ -85,6 +85,11 @@ impl Directory {
         self.root.join("lost+found")
     }
 
+    /// Mirrors that are declared.
+    pub fn mirrors(&self) -> PathBuf {
+        self.root.join("mirrors.yaml")
+    }
+
     /// The unix socket.
     pub fn socket(&self) -> PathBuf {
         self.root.join("unix.socket")

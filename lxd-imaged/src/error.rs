@@ -33,6 +33,12 @@ pub enum Error {
         /// How long to wait.
         seconds: u64,
     },
+    /// The name is taken.
+    #[error("Mirror \"{0}\" already exists")]
+    MirrorExists(String),
+    /// A run of the mirror goes on.
+    #[error("a run of mirror \"{0}\" goes on; wait for it, or cancel its operation")]
+    MirrorRuns(String),
     /// There is no such thing, or the caller may not know of it.
     #[error("{0}")]
     NotFound(&'static str),
@@ -187,6 +193,8 @@ pub const ALIAS_NOT_FOUND: Error = Error::NotFound("Image alias not found");
 pub const INSTANCE_NOT_FOUND: Error = Error::NotFound("Instance not found");
 /// The instance has no snapshot of this name.
 pub const SNAPSHOT_NOT_FOUND: Error = Error::NotFound("Instance snapshot not found");
+/// There is no mirror of this name.
+pub const MIRROR_NOT_FOUND: Error = Error::NotFound("Mirror not found");
 /// No certificate in the trust store begins so.
 pub const CERTIFICATE_NOT_FOUND: Error = Error::NotFound("Certificate not found");
 

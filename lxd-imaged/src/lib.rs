@@ -19,6 +19,7 @@ pub mod http;
 pub mod instances;
 pub mod listen;
 pub mod lxc;
+pub mod mirror;
 pub mod network;
 pub mod ops;
 pub mod rootfs;

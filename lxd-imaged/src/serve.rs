@@ -24,6 +24,7 @@ use crate::ops::log::LogEvents;
 use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
 use crate::service::instances::{self, Locks};
+use crate::service::mirrors::{self, Runs};
 use crate::service::signing::{self, StreamsKey};
 use crate::service::{settings, verify};
 use crate::store::blobs::Blobs;
@@ -134,6 +135,7 @@ async fn start_held(
         locks: Locks::default(),
         restarting: parking_lot::Mutex::default(),
         unwatched: CancellationToken::new(),
+        mirror_runs: Runs::default(),
         edits: tokio::sync::Mutex::default(),
         identity: Arc::new(identity.await??),
         network: Network::default(),
@@ -202,6 +204,8 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
         if let Err(error) = sweep::run_once(&app).await {
             tracing::error!(%error, "cannot look for files that no image uses");
         }
+        tasks::mirror::recover(&app).await;
+        mirrors::declared::load(&app).await;
         tasks::run(app).await;
     });
     let served = serving.await;

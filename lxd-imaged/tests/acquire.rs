@@ -1,6 +1,8 @@
 //! Images from other servers, in process: a server made in code counts what it is asked.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+#[path = "acquire/mirrors.rs"]
+mod mirrors;
 mod origin;
 
 use std::sync::Arc;

@@ -128,6 +128,14 @@ pub mod action {
     pub const CERTIFICATE_UPDATED: &str = "certificate-updated";
     /// A client is not trusted any more.
     pub const CERTIFICATE_DELETED: &str = "certificate-deleted";
+    /// Of ours: a mirror was made.
+    pub const MIRROR_CREATED: &str = "mirror-created";
+    /// Of ours: a mirror was edited.
+    pub const MIRROR_UPDATED: &str = "mirror-updated";
+    /// Of ours: a mirror was deleted.
+    pub const MIRROR_DELETED: &str = "mirror-deleted";
+    /// Of ours: a run of a mirror ended; context `outcome`.
+    pub const MIRROR_RUN: &str = "mirror-run";
     /// An operation was cancelled.
     pub const OPERATION_CANCELLED: &str = "operation-cancelled";
     /// An instance was made.

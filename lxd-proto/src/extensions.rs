@@ -48,6 +48,7 @@ pub const SERVED: &[&str] = &[
     VERIFIED,
     ALIAS_REUSE,
     SOURCE_KEYRING,
+    MIRRORS,
 ];
 
 /// Of ours: `limit` and `after` on `GET /1.0/images`.
@@ -62,3 +63,5 @@ pub const ALIAS_REUSE: &str = "imaged_upload_aliases";
 /// Of ours: the source of an image or an instance takes a `keyring`, without which what the server
 /// says is not believed; images go on to be asked for with it.
 pub const SOURCE_KEYRING: &str = "imaged_source_keyring";
+/// Of ours: `/1.0/mirrors`: selections of other servers' images that the daemon keeps.
+pub const MIRRORS: &str = "imaged_mirrors";

@@ -22,6 +22,7 @@ pub mod fingerprint;
 pub mod image;
 pub mod instance;
 pub mod metadata;
+pub mod mirror;
 pub mod operation;
 pub mod profile;
 pub mod project;

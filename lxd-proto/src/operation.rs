@@ -96,4 +96,8 @@ pub mod description {
     pub const SNAPSHOT_RENAME: &str = "Renaming snapshot";
     /// `PUT …/snapshots/SNAPSHOT`.
     pub const SNAPSHOT_UPDATE: &str = "Updating snapshot";
+    /// `POST /1.0/mirrors/NAME/run`, or by its schedule.
+    pub const MIRROR_RUN: &str = "Running mirror";
+    /// `DELETE /1.0/mirrors/NAME`.
+    pub const MIRROR_DELETE: &str = "Deleting mirror";
 }

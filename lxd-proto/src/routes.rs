@@ -113,6 +113,16 @@ pub const INSTANCE_LOG: Route = Route("/1.0/instances/{name}/logs/{file}");
 pub const CERTIFICATES: Route = Route("/1.0/certificates");
 /// One trusted certificate, by the beginning of its fingerprint.
 pub const CERTIFICATE: Route = Route("/1.0/certificates/{fingerprint}");
+/// Of ours: mirrors: list, create.
+pub const MIRRORS: Route = Route("/1.0/mirrors");
+/// Of ours: one mirror: look, edit, delete.
+pub const MIRROR: Route = Route("/1.0/mirrors/{name}");
+/// Of ours: runs a mirror.
+pub const MIRROR_RUN: Route = Route("/1.0/mirrors/{name}/run");
+/// Of ours: what a bundle of a mirror holds.
+pub const MIRROR_MANIFEST: Route = Route("/1.0/mirrors/{name}/manifest");
+/// Of ours: the images of a bundle have been sent.
+pub const MIRROR_IMPORT: Route = Route("/1.0/mirrors/{name}/import");
 /// Of ours: ends the daemon; only over the unix socket. LXD has it under the same path.
 pub const SHUTDOWN: Route = Route("/internal/shutdown");
 /// Of ours: answers when the store is loaded. LXD has it under the same path.
@@ -174,6 +184,12 @@ pub mod header {
     pub const ALIAS_REUSE: &str = "alias-reuse";
     /// Of ours: answer only after the deep check, also for xz.
     pub const VERIFY: &str = "verify";
+    /// Of ours: the image is one of this mirror's, and its properties are all that it has.
+    pub const MIRROR: &str = "mirror";
+    /// Of ours: when an image of a mirror was made, instead of what its metadata says.
+    pub const CREATED_AT: &str = "created-at";
+    /// Of ours: when it expires.
+    pub const EXPIRES_AT: &str = "expires-at";
 }
 
 /// Query keys.
@@ -200,6 +216,8 @@ pub mod query {
     pub const AFTER: &str = "after";
     /// Of ours: a list shows replaced versions too when it is a non-zero number.
     pub const ALL_VERSIONS: &str = "all-versions";
+    /// Of ours: the images of a mirror go with it when it is a non-zero number.
+    pub const IMAGES: &str = "images";
 }
 
 #[cfg(test)]

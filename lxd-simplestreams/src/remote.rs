@@ -94,6 +94,10 @@ impl Remote for SimplestreamsRemote {
         .await
     }
 
+    async fn current_images(&self) -> Result<Vec<Image>> {
+        self.ask(Need::Index, Remembered::DoesNot, |listing| listing.images().collect()).await
+    }
+
     async fn image(&self, id: &Prefix, _secret: Option<&Secret>) -> Result<Image> {
         let matching = self.look_up(Remembered::Counts, |listing| match listing.matching(id)? {
             Matching::None => Ok(None),

@@ -25,6 +25,7 @@ mod live_streams;
 mod load;
 mod lxd_cli;
 mod memory;
+mod mirror;
 mod network;
 mod operations;
 mod properties;

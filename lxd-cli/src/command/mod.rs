@@ -8,6 +8,7 @@ pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod info;
 pub(crate) mod instance;
+pub(crate) mod mirror;
 pub(crate) mod monitor;
 pub(crate) mod operation;
 pub(crate) mod query;
@@ -39,6 +40,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Publish(publish) => publish.run(context).await,
         Command::Delete(delete) => delete.run(context).await,
         Command::Image(command) => image::run(command, context).await,
+        Command::Mirror(command) => mirror::run(command, context).await,
         Command::Config(command) => config::run(command, context).await,
         Command::Operation(command) => operation::run(command, context).await,
         Command::Remote(command) => remote::run(command, context).await,

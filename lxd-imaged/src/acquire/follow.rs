@@ -223,14 +223,18 @@ async fn check_one(
 const KEPT: usize = 500;
 
 /// A failure as everybody may see it: some of the words are the origin's, who may be hostile.
-fn printable(error: &str) -> String {
+pub(crate) fn printable(error: &str) -> String {
     let visible = |c: char| if c.is_control() { ' ' } else { c };
     error.chars().take(KEPT).map(visible).collect()
 }
 
 /// Whether the server, not one of its images, is the trouble.
-fn is_down(error: &Error) -> bool {
-    let Error::Origin { source, .. } = error else { return false };
+pub(crate) fn is_down(error: &Error) -> bool {
+    let source = match error {
+        Error::Shared(error) => return is_down(error),
+        Error::Origin { source, .. } => source,
+        _ => return false,
+    };
     matches!(
         **source,
         remote::Error::Connect { .. }
@@ -287,7 +291,7 @@ async fn update(
             Some(image) => image,
             None => asked(app, follow, info(&**remote, &found.fingerprint, None)).await?,
         };
-        let (joined, arrived) = pulls::fetch(app, remote, &image, None, follow).await?;
+        let (joined, arrived) = pulls::fetch(app, remote, &image, None, None, follow).await?;
         // Strangers do not see an image before that: the aliases would be gone for them.
         if let Err(error) = asked(app, follow, arrived.wait_for_check()).await {
             if matches!(error, Error::Format(_)) {

@@ -7,11 +7,15 @@
 //! | [`pulls`] | one download per fingerprint, shared by its callers |
 //! | `sink` | bytes into partial files, counted, checked, compared with what was announced |
 //! | `record` | from files to an image, or from an image that is here to what is wished |
+//! | [`mirrored`] | versions for a mirror: whole and checked before anybody sees them |
+//! | [`pace`] | a limit of bytes a second over several downloads |
 //! | [`follow`] | asking origins for newer versions, and putting these in place |
 //! | [`url`] | images behind the two headers of a web server |
 
 pub mod follow;
+pub mod mirrored;
 pub mod origins;
+pub mod pace;
 pub mod pulls;
 mod record;
 mod sink;
@@ -211,7 +215,7 @@ async fn take(
         asked(app, follow, info(&**remote, &found.fingerprint, secret)).await?
     };
     let secret = source.secret.as_ref();
-    let (joined, arrived) = pulls::fetch(app, remote, &image, secret, follow).await?;
+    let (joined, arrived) = pulls::fetch(app, remote, &image, secret, None, follow).await?;
     let described = record::Described { image, whole: true };
     let recorded = record::arrived(app, &arrived, &described, wish, Some(&origin)).await;
     let (entry, new) = recorded?;

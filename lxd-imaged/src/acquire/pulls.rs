@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::record::Arrived;
-use super::sink;
+use super::sink::{self, Terms};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -115,15 +116,16 @@ pub(super) async fn fetch(
     remote: &Arc<dyn Remote>,
     image: &Image,
     secret: Option<&Secret>,
+    pace: Option<&Arc<Pace>>,
     follow: &Follow,
 ) -> Result<(Joined, Arc<Arrived>)> {
     let way = (remote.spec().clone(), secret.cloned());
     let mut tries = 0;
     loop {
-        let (task, remote, image, secret) =
-            (app.clone(), remote.clone(), image.clone(), secret.cloned());
+        let (task, remote, image) = (app.clone(), remote.clone(), image.clone());
+        let terms = Terms { secret: secret.cloned(), pace: pace.cloned() };
         let joined = join(app, image.fingerprint, &way, move |counters, cancel| async move {
-            sink::pull(&task, &*remote, &image, secret, counters, cancel).await
+            sink::pull(&task, &*remote, &image, terms, counters, cancel).await
         })
         .await?;
         tries += 1;

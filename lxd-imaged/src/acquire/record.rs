@@ -10,7 +10,7 @@ use lxd_proto::{profile, time};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::{Wish, by_itself};
+use super::{Wish, by_itself, mirrored};
 use crate::app::App;
 use crate::catalog::{Entry, Viewer};
 use crate::db::{Change, NewImage, Origin};
@@ -164,6 +164,9 @@ pub(super) async fn adopt(
     wish: &Wish,
     at: Option<&FoundAt>,
 ) -> Result<Arc<Entry>> {
+    if !wish.cached {
+        mirrored::claim(app, fingerprint).await?;
+    }
     let _one_at_a_time = app.edits.lock().await;
     let entry = app.catalog.get(fingerprint).ok_or(crate::error::IMAGE_NOT_FOUND)?;
     let mut image = entry.image.clone();

@@ -2,6 +2,7 @@
 //! the end compared with what was announced.
 
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use lxd_proto::remote::{self, Fetch, FileRole, IncomingFile, Remote, RemoteSpec,
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::pulls::Counters;
 use super::record::Arrived;
 use super::{config_number, origins};
@@ -26,22 +28,34 @@ use crate::store::spool::{Spool, Spooled};
 /// The largest image whose size nobody tells, in bytes, where no limit is configured.
 const UNANNOUNCED: u64 = 64 << 30;
 
+/// On what terms an image is fetched.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    /// For a private image of a server that does not trust us.
+    pub(super) secret: Option<Secret>,
+    /// How fast at most. Differences to older images are not used then: they come from outside of
+    /// this limit.
+    pub(super) pace: Option<Arc<Pace>>,
+}
+
 /// Fetches the files of an image and verifies them whole.
 pub(super) async fn pull(
     app: &App,
     remote: &dyn Remote,
     image: &Image,
-    secret: Option<Secret>,
+    terms: Terms,
     counters: Counters,
     cancel: CancellationToken,
 ) -> Result<Arrived> {
     let limit = size_limit(app, image.size)?;
     counters.all.set_total(image.size);
-    let bases = super::bases(app);
-    let request = Fetch { secret, progress: counters.fresh.clone(), cancel, bases: Some(bases) };
+    let Terms { secret, pace } = terms;
+    let bases = pace.is_none().then(|| super::bases(app));
+    let request = Fetch { secret, progress: counters.fresh.clone(), cancel, bases };
     let mut again = app.partials.held(&image.fingerprint) > 0;
     loop {
         let mut sink = StoreSink::new(&app.partials, image.fingerprint, limit, counters.clone());
+        sink.pace.clone_from(&pace);
         let sent = remote.download(image, &request, &mut sink).await;
         let received = match sent {
             Ok(()) => {
@@ -129,6 +143,8 @@ pub(super) struct StoreSink {
     limit: u64,
     received: u64,
     counters: Counters,
+    /// How fast bytes are taken.
+    pace: Option<Arc<Pace>>,
     spool: Option<(Spool, Role)>,
     done: Vec<Spooled>,
     combined: Option<Sha256>,
@@ -151,6 +167,7 @@ impl StoreSink {
             limit,
             received: 0,
             counters,
+            pace: None,
             spool: None,
             done: Vec::new(),
             combined: None,
@@ -189,6 +206,9 @@ impl StoreSink {
         self.received += bytes.len() as u64;
         if self.received > self.limit {
             return Err(self.too_large());
+        }
+        if let Some(pace) = &self.pace {
+            pace.pass(bytes.len()).await;
         }
         self.counters.all.add(bytes.len());
         match &mut self.spool {

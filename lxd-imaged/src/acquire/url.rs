@@ -49,7 +49,7 @@ pub async fn import(
     let filename = file_name(&url);
     let image = stub(fingerprint, filename);
     let remote: Arc<dyn Remote> = Arc::new(WebFile { spec, http, url });
-    let (joined, arrived) = pulls::fetch(app, &remote, &image, None, follow).await?;
+    let (joined, arrived) = pulls::fetch(app, &remote, &image, None, None, follow).await?;
     let described = record::Described { image, whole: false };
     let recorded = record::arrived(app, &arrived, &described, wish, None).await?;
     drop(joined);

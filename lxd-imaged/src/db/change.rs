@@ -11,6 +11,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::instance::InstanceChange;
 use super::load::BlobRow;
+use super::mirror::MirrorChange;
 use super::origin::{self, Origin, Replacement};
 use super::trust::TrustChange;
 use super::withdrawn::{self, Withdrawal};
@@ -45,6 +46,8 @@ pub enum Change {
     Trust(TrustChange),
     /// Something about one instance.
     Instance(InstanceChange),
+    /// Something about one mirror.
+    Mirror(MirrorChange),
     /// Configuration values; `None` goes back to the default.
     Config(BTreeMap<String, Option<String>>),
 }
@@ -134,6 +137,7 @@ impl Change {
             Self::Alias(change) => change.apply(db).await,
             Self::Trust(change) => change.apply(db).await,
             Self::Instance(change) => change.apply(db).await,
+            Self::Mirror(change) => change.apply(db).await,
             Self::Config(values) => config(db, values).await,
         }
     }
@@ -248,7 +252,7 @@ pub(super) async fn rewrite(db: &mut AnyConnection, new: &NewImage) -> Result<()
 }
 
 /// Sets an alias whether or not it exists; an empty description keeps what is there.
-async fn point(
+pub(super) async fn point(
     db: &mut AnyConnection,
     name: &AliasName,
     target: &Fingerprint,
@@ -376,7 +380,7 @@ impl AliasChange {
     }
 }
 
-async fn image_exists(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
+pub(super) async fn image_exists(db: &mut AnyConnection, fingerprint: &Fingerprint) -> Result<()> {
     let found =
         exists(db, "SELECT 1 FROM images WHERE fingerprint = $1", &fingerprint.to_string()).await?;
     if found { Ok(()) } else { Err(IMAGE_NOT_FOUND) }

@@ -15,6 +15,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::change::NewImage;
 use super::instance::{self, InstanceRecord};
+use super::mirror::{self, MirrorRecord};
 use super::origin;
 use super::trust;
 use super::withdrawn::{self, WithdrawnFile};
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub instances: Vec<InstanceRecord>,
     /// Files of deleted public images that are still kept.
     pub withdrawn: Vec<WithdrawnFile>,
+    /// Mirrors with what they keep.
+    pub mirrors: Vec<MirrorRecord>,
     /// The rest.
     pub settings: Settings,
 }
@@ -86,7 +89,9 @@ pub(super) async fn snapshot(db: &mut AnyConnection) -> Result<Snapshot, sqlx::E
     drop(rows);
     let instances = instance::load(&mut *db).await?;
     let withdrawn = withdrawn::load(&mut *db).await?;
-    Ok(Snapshot { images, aliases, instances, withdrawn, settings: settings(db).await? })
+    let mirrors = mirror::load(&mut *db).await?;
+    let settings = settings(db).await?;
+    Ok(Snapshot { images, aliases, instances, withdrawn, mirrors, settings })
 }
 
 /// What is configured and who is trusted; far less than the rest, and needed first.

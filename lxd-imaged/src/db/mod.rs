@@ -8,6 +8,7 @@
 mod change;
 mod instance;
 mod load;
+mod mirror;
 mod origin;
 mod trust;
 mod withdrawn;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 pub use change::{AliasChange, Change, NewImage};
 pub use instance::{Definition, Disk, InstanceChange, InstanceRecord, SnapshotRecord};
 pub use load::{BlobRow, Settings, Snapshot};
+pub use mirror::{Member, Membership, MirrorChange, MirrorRecord};
 pub use origin::{Origin, Replacement};
 pub use trust::TrustChange;
 pub use withdrawn::{Withdrawal, WithdrawnFile};

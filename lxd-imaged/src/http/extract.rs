@@ -12,14 +12,17 @@ use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::Properties;
 use lxd_proto::routes::header as upload;
 use lxd_proto::routes::query;
+use lxd_proto::time;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, IMAGE_NOT_FOUND, Result};
-use crate::service::upload::{Request, SILENCE};
+use crate::error::{Error, IMAGE_NOT_FOUND, MIRROR_NOT_FOUND, Result};
+use crate::service::upload::{Mirrored, Request, SILENCE};
 
 /// The largest JSON body, in bytes.
 pub(super) const JSON_LIMIT: usize = 1 << 20;
+/// The largest JSON body that is a list of images, in bytes.
+const LIST_LIMIT: usize = 64 << 20;
 /// The largest JSON body of a stranger: a certificate and a token have a few thousand bytes.
 const STRANGERS_LIMIT: usize = 32 << 10;
 /// How long it may take.
@@ -59,6 +62,18 @@ impl<'a> Query<'a> {
 /// A JSON body of bounded size. Go clients send it with or without a content type.
 pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T> {
     bounded(body, JSON_LIMIT, SILENCE).await
+}
+
+/// The same for lists of images, which only trusted callers send.
+pub(super) async fn long_json<T: DeserializeOwned>(body: Body) -> Result<T> {
+    bounded(body, LIST_LIMIT, SILENCE).await
+}
+
+/// The same where an empty body says nothing.
+pub(super) async fn optional_json<T: DeserializeOwned + Default>(body: Body) -> Result<T> {
+    let body = within(SILENCE, Limited::new(body, JSON_LIMIT).collect()).await?;
+    let bytes = body.map_err(|error| Error::Upload(error.to_string()))?.to_bytes();
+    if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) }
 }
 
 /// The same from a caller who may be anybody: thousands of them together must not hold much.
@@ -168,7 +183,27 @@ pub(super) fn upload_request(headers: &HeaderMap) -> Result<Request> {
         verify: flag(upload::VERIFY),
         made_here: false,
         push: None,
+        mirrored: mirrored(headers)?,
     })
+}
+
+/// What an upload says about the mirror that it is for.
+fn mirrored(headers: &HeaderMap) -> Result<Option<Mirrored>> {
+    let Some(name) = upload_header(headers, upload::MIRROR).filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let mirror = name.parse().map_err(|_| MIRROR_NOT_FOUND)?;
+    let time = |name| match upload_header(headers, name) {
+        None => Ok(None),
+        Some(text) => time::parse(&text)
+            .map(Some)
+            .ok_or_else(|| Error::BadRequest(format!("{name}: \"{text}\" is no time"))),
+    };
+    Ok(Some(Mirrored {
+        mirror,
+        created_at: time(upload::CREATED_AT)?,
+        expires_at: time(upload::EXPIRES_AT)?,
+    }))
 }
 
 /// `X-LXD-properties`, query-encoded and repeatable; the first value of a key wins.

@@ -14,6 +14,7 @@ mod images;
 mod instance_files;
 mod instances;
 mod internal;
+mod mirrors;
 mod operations;
 mod ranged;
 mod reply;
@@ -91,6 +92,14 @@ fn images(app: &Arc<App>) -> Router<Arc<App>> {
                 .delete(aliases::delete),
         )
         .merge(streams())
+        .route(routes::MIRRORS.template(), get(mirrors::list).post(mirrors::create))
+        .route(
+            routes::MIRROR.template(),
+            get(mirrors::get).put(mirrors::put).patch(mirrors::patch).delete(mirrors::delete),
+        )
+        .route(routes::MIRROR_RUN.template(), post(mirrors::run))
+        .route(routes::MIRROR_MANIFEST.template(), get(mirrors::manifest))
+        .route(routes::MIRROR_IMPORT.template(), post(mirrors::import))
         .merge(instances(|route: routes::Route| route.template().to_owned()))
         .merge(instances(|route: routes::Route| route.older().unwrap_or_default()))
         .route(routes::READY.template(), get(internal::ready))

@@ -94,6 +94,8 @@ fn status(error: &Error) -> StatusCode {
         Error::TooManyGuesses { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::AliasExists(_)
+        | Error::MirrorExists(_)
+        | Error::MirrorRuns(_)
         | Error::ImageExists { .. }
         | Error::CertificateExists
         | Error::InstanceExists

@@ -7,6 +7,7 @@ pub mod images;
 pub mod instances;
 pub mod join;
 pub mod lineage;
+pub mod mirrors;
 pub mod password;
 pub mod placed;
 pub mod push;

@@ -16,12 +16,13 @@ use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::format::Role;
 use lxd_proto::image::{Image, Properties, Verified};
 use lxd_proto::metadata::Metadata;
+use lxd_proto::mirror::MirrorName;
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::{profile, time};
 use sha2::{Digest, Sha256};
 
 use super::placed::{self, Placed};
-use super::{aliases, images, secrets, verify};
+use super::{aliases, images, mirrors, secrets, verify};
 use crate::acquire::{self, Wish};
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
@@ -56,8 +57,21 @@ pub struct Request {
     pub verify: bool,
     /// It was packed here just now, from an instance.
     pub made_here: bool,
+    /// It becomes one of a mirror's.
+    pub mirrored: Option<Mirrored>,
     /// What was asked for when the push of this image was announced; it wins over the rest.
     pub push: Option<Wish>,
+}
+
+/// An image that comes out of a mirror's bundle.
+#[derive(Debug, Clone)]
+pub struct Mirrored {
+    /// Which mirror.
+    pub mirror: MirrorName,
+    /// When it was made, instead of what its metadata says.
+    pub created_at: Option<Timestamp>,
+    /// When it expires, instead of what its metadata says.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// An image that is being received.
@@ -267,11 +281,15 @@ impl Upload {
             origin: None,
             adopt: false,
         };
+        let change = match self.request.mirrored.take() {
+            Some(mirrored) => mirrors::arrived(&self.caller, mirrored.mirror, new)?,
+            None => Change::Insert(Box::new(new)),
+        };
         let existed: Vec<bool> = names
             .iter()
             .map(|name| self.app.catalog.alias(self.caller.viewer, name.as_str()).is_ok())
             .collect();
-        self.app.db.commit(Change::Insert(Box::new(new))).await?;
+        self.app.db.commit(change).await?;
         let context = [("type", kind.as_str())];
         images::tell(&self.app, &self.caller, action::IMAGE_CREATED, &fingerprint, &context);
         for (name, existed) in names.iter().zip(existed) {
@@ -287,7 +305,16 @@ impl Upload {
         let now = images::stored(Timestamp::now());
         let created_at = if self.request.made_here { now } else { placed::created_at(metadata)? };
         let (expires_at, architecture) = (placed::expires_at(metadata), metadata.architecture);
-        let properties = laid_over(metadata, std::mem::take(&mut self.request.properties));
+        let given = std::mem::take(&mut self.request.properties);
+        let (created_at, expires_at, properties) = match &self.request.mirrored {
+            // A mirror has what its server says, and no more.
+            Some(mirrored) => (
+                mirrored.created_at.map_or(created_at, images::stored),
+                mirrored.expires_at.map_or(expires_at, images::stored),
+                given.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
+            ),
+            None => (created_at, expires_at, laid_over(metadata, given)),
+        };
         let fingerprint = match (self.combined.take(), self.parts.as_slice()) {
             (Some(combined), [_, _]) => Fingerprint::from_bytes(combined.finalize().into()),
             (None, [unified]) => unified.digest,

@@ -1,5 +1,5 @@
 //! Removing what has been kept long enough: unused cached images, replaced versions, partial
-//! files.
+//! files. What a mirror keeps goes when the mirror says so.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,8 @@ pub async fn run_once(app: &Arc<App>) -> Result<Report> {
     let days = config_number(app, config::REMOTE_CACHE_EXPIRY);
     let kept = (days > 0).then(|| SignedDuration::from_hours(days.min(36_500) * 24));
     for entry in app.catalog.versions(Viewer::Trusted, None) {
-        if !is_due(&entry, kept, now) {
+        let mirrored = || app.catalog.mirrors.kept(&entry.image.fingerprint).is_some();
+        if !is_due(&entry, kept, now) || mirrored() {
             continue;
         }
         let fingerprint = entry.image.fingerprint;

@@ -4,6 +4,7 @@
 //! [`Clock`](crate::clock::Clock); how often the loop asks does not matter.
 
 pub mod expiry;
+pub mod mirror;
 pub mod update;
 pub mod withdrawn;
 
@@ -38,6 +39,7 @@ pub async fn run(app: Arc<App>) {
         if removed > 0 {
             tracing::info!(removed, "removed expired snapshots");
         }
+        mirror::run_once(&app);
         update::run_once(&app).await;
     }
 }

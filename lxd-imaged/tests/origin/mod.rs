@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lxd_proto::alias::AliasEntry;
+use lxd_proto::alias::{AliasEntry, ImageAlias};
 use lxd_proto::filter::Filter;
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::{Image, InstanceType};
@@ -98,6 +98,9 @@ pub(crate) struct Fake {
     described: Mutex<Option<Made>>,
     announced: Mutex<Option<u64>>,
     cuts: Mutex<VecDeque<u64>>,
+    corrupt: Mutex<BTreeMap<Fingerprint, Made>>,
+    running: AtomicUsize,
+    most: AtomicUsize,
     stop: Mutex<Option<u64>>,
     gate: Arc<Notify>,
     down: AtomicBool,
@@ -122,6 +125,9 @@ impl Fake {
             described: Mutex::default(),
             announced: Mutex::default(),
             cuts: Mutex::default(),
+            corrupt: Mutex::default(),
+            running: AtomicUsize::default(),
+            most: AtomicUsize::default(),
             stop: Mutex::default(),
             gate: Arc::default(),
             down: AtomicBool::default(),
@@ -157,6 +163,45 @@ impl Fake {
     pub(crate) fn add(&self, alias: &str, image: &Made) {
         self.images.lock().insert(image.fingerprint(), image.clone());
         self.aliases.lock().insert(alias.into(), image.fingerprint());
+    }
+
+    /// The image is the build `serial` of a release of debian, under these names.
+    pub(crate) fn publish(&self, image: &Made, release: &str, serial: &str, aliases: &[&str]) {
+        let mut made = image.clone();
+        for (key, value) in [("os", "debian"), ("release", release), ("serial", serial)] {
+            made.image.properties.insert(key.into(), value.into());
+        }
+        let mut images = self.images.lock();
+        for name in aliases {
+            // A name leads to one image.
+            images.values_mut().for_each(|it| it.image.aliases.retain(|it| it.name != *name));
+            let alias = ImageAlias { name: (*name).into(), description: String::new() };
+            made.image.aliases.push(alias);
+        }
+        images.insert(image.fingerprint(), made);
+    }
+
+    /// The image is not offered any more.
+    pub(crate) fn withdraw(&self, image: &Made) {
+        self.images.lock().remove(&image.fingerprint());
+    }
+
+    /// Bytes of another image come for this one, or its own again.
+    pub(crate) fn corrupt(&self, image: &Made, other: Option<&Made>) {
+        match other {
+            Some(other) => self.corrupt.lock().insert(image.fingerprint(), other.clone()),
+            None => self.corrupt.lock().remove(&image.fingerprint()),
+        };
+    }
+
+    /// It answers again.
+    pub(crate) fn come_up(&self) {
+        self.down.store(false, Ordering::Relaxed);
+    }
+
+    /// How many downloads went on at once, at most.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// Describes every image with this property too.
@@ -301,14 +346,36 @@ impl Remote for Fake {
 
     async fn download(&self, image: &Image, fetch: &Fetch, sink: &mut dyn Sink) -> Result<()> {
         self.downloads.fetch_add(1, Ordering::Relaxed);
-        let made = match &*self.instead.lock() {
-            Some(other) => other.clone(),
+        let corrupt = self.corrupt.lock().get(&image.fingerprint).cloned();
+        let made = match self.instead.lock().clone().or(corrupt) {
+            Some(other) => other,
             None => self.images.lock()[&image.fingerprint].clone(),
         };
+        let running = Running::new(self);
         let cut = self.cuts.lock().pop_front();
         tokio::select! {
             () = fetch.cancel.cancelled() => Err(Error::Cancelled),
-            done = self.send(made, cut, sink) => done,
+            done = self.send(made, cut, sink) => {
+                drop(running);
+                done
+            }
         }
+    }
+}
+
+/// Counts a download as long as it goes on.
+struct Running<'a>(&'a Fake);
+
+impl<'a> Running<'a> {
+    fn new(fake: &'a Fake) -> Self {
+        let now = fake.running.fetch_add(1, Ordering::Relaxed) + 1;
+        fake.most.fetch_max(now, Ordering::Relaxed);
+        Self(fake)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }

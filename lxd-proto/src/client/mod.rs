@@ -8,6 +8,7 @@ mod export;
 mod files;
 mod images;
 mod instances;
+mod mirrors;
 mod operations;
 mod server;
 mod transport;
@@ -37,7 +38,7 @@ pub use files::{FileBody, FileReader, InstanceFile};
 pub use images::ListOptions;
 pub use server::Tagged;
 pub use transport::{IDLE_SECONDS, RawReply};
-pub use upload::{FilePart, UploadBody, UploadOptions};
+pub use upload::{FilePart, Mirrored, UploadBody, UploadOptions};
 
 /// A server that speaks LXD's REST API. Cheap to clone; making one opens no connection.
 #[derive(Debug, Clone)]

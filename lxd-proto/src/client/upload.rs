@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, RequestBuilder, Response};
@@ -80,6 +81,20 @@ pub struct UploadOptions {
     pub alias_reuse: bool,
     /// The operation ends only after the deep check of the archive.
     pub verify: bool,
+    /// It becomes one of a mirror's; only where the server has
+    /// [`crate::extensions::MIRRORS`].
+    pub mirrored: Option<Mirrored>,
+}
+
+/// An image of a mirror's bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The mirror.
+    pub mirror: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it expires; the epoch for never.
+    pub expires_at: Timestamp,
 }
 
 impl LxdClient {
@@ -168,6 +183,11 @@ fn headers(options: &UploadOptions, filename: &str) -> HeaderMap {
     }
     if options.verify {
         set(header::VERIFY, "true");
+    }
+    if let Some(mirrored) = &options.mirrored {
+        set(header::MIRROR, &mirrored.mirror);
+        set(header::CREATED_AT, &mirrored.created_at.to_string());
+        set(header::EXPIRES_AT, &mirrored.expires_at.to_string());
     }
     headers
 }

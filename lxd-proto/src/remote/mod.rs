@@ -38,6 +38,11 @@ pub trait Remote: fmt::Debug + Send + Sync {
     /// The images that may be seen and that `filter` lets pass.
     async fn images(&self, filter: &Filter) -> Result<Vec<Image>>;
 
+    /// All images that may be seen, as the server says now, and not as it said before it went away.
+    async fn current_images(&self) -> Result<Vec<Image>> {
+        self.images(&Filter::default()).await
+    }
+
     /// The one image whose fingerprint begins with `id`. A private one needs a secret, unless
     /// the server trusts us.
     async fn image(&self, id: &Prefix, secret: Option<&Secret>) -> Result<Image>;

@@ -263,12 +263,12 @@ impl Files<'_> {
     }
 }
 
-fn exists(path: &Path) -> String {
+pub(crate) fn exists(path: &Path) -> String {
     format!("{} exists already; use --force to overwrite it", path.display())
 }
 
 /// A file beside `path` whose name is nobody's, with the permissions of any new file.
-fn unnamed(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn unnamed(path: &Path) -> io::Result<NamedTempFile> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     tempfile::Builder::new()
         .prefix(".export-")
@@ -278,7 +278,7 @@ fn unnamed(path: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// Gives a complete file its name; what has appeared under it meanwhile stays, unless `force`.
-fn name(file: NamedTempFile, path: &Path, force: bool) -> Outcome {
+pub(crate) fn name(file: NamedTempFile, path: &Path, force: bool) -> Outcome {
     let cannot = |error: io::Error| {
         Failure::new(format!("cannot name the file {}: {error}", path.display()))
     };

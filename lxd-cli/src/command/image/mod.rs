@@ -5,7 +5,7 @@ pub(crate) mod claims;
 pub(crate) mod copy;
 mod delete;
 pub(crate) mod edit;
-mod export;
+pub(crate) mod export;
 pub(crate) mod fetching;
 mod filter;
 mod history;

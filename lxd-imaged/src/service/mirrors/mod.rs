@@ -1,0 +1,286 @@
+//! Mirrors: list, look up, create, edit, delete; `run` keeps them, `declared` reads their file.
+
+pub mod bundle;
+pub mod declared;
+pub mod run;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lxd_proto::event::action;
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::mirror::{
+    Mirror, MirrorConfig, MirrorName, MirrorPatch, MirrorPut, MirrorState, MirrorsPost, product,
+    serial,
+};
+use lxd_proto::operation::{Operation, description};
+use lxd_proto::remote::Protocol;
+use lxd_proto::routes;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::images::{self, check_etag, hash};
+use crate::acquire::origins;
+use crate::app::{App, Caller};
+use crate::db::{Change, Member, Membership, MirrorChange, MirrorRecord, NewImage};
+use crate::error::{Error, MIRROR_NOT_FOUND, Result};
+use crate::mirror::schedule::Schedule;
+use crate::ops::About;
+
+/// Mirrors of one daemon.
+const MAX_MIRRORS: usize = 1000;
+/// Runs that go on at once; the others wait.
+const RUNS_AT_ONCE: usize = 4;
+/// Downloads of all mirrors together.
+const DOWNLOADS_AT_ONCE: usize = 8;
+
+/// The runs that go on.
+#[derive(Debug)]
+pub struct Runs {
+    /// Operations by mirror.
+    running: Mutex<HashMap<MirrorName, String>>,
+    turns: Semaphore,
+    downloads: Semaphore,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self {
+            running: Mutex::default(),
+            turns: Semaphore::new(RUNS_AT_ONCE),
+            downloads: Semaphore::new(DOWNLOADS_AT_ONCE),
+        }
+    }
+}
+
+impl Runs {
+    /// The operation of the run that goes on.
+    fn operation(&self, name: &MirrorName) -> Option<String> {
+        self.running.lock().get(name).cloned()
+    }
+}
+
+/// All mirrors, by name.
+pub fn list(app: &App) -> Vec<Mirror> {
+    let mut all = Vec::new();
+    app.catalog.mirrors.each(|record| all.push(shown(app, record)));
+    all
+}
+
+/// The mirror with this name.
+pub fn get(app: &App, name: &str) -> Result<Mirror> {
+    app.catalog.mirrors.look(&named(name)?, |record| shown(app, record))
+}
+
+/// A name in a path; anything else names no mirror.
+fn named(name: &str) -> Result<MirrorName> {
+    name.parse().map_err(|_| MIRROR_NOT_FOUND)
+}
+
+/// The entity tag of what can be edited.
+pub fn etag(mirror: &Mirror) -> String {
+    hash(&mirror.config)
+}
+
+fn shown(app: &App, record: &MirrorRecord) -> Mirror {
+    let operation = app.mirror_runs.operation(&record.name);
+    let mut products: Vec<&str> =
+        record.members.values().map(|member| member.product.as_str()).collect();
+    products.sort_unstable();
+    products.dedup();
+    let sizes = record.members.keys().filter_map(|it| Some(app.catalog.get(it)?.image.size));
+    Mirror {
+        name: record.name.clone(),
+        config: record.config.clone(),
+        declared: record.declared,
+        state: MirrorState {
+            images: record.members.len() as u64,
+            products: products.len() as u64,
+            bytes: sizes.sum(),
+            next_run: next_run(record).filter(|_| operation.is_none()),
+            operation: operation.unwrap_or_default(),
+            last_run: record.last_run.clone(),
+        },
+    }
+}
+
+/// When a mirror runs by itself.
+pub fn next_run(record: &MirrorRecord) -> Option<jiff::Timestamp> {
+    if !record.config.enabled || record.config.server.is_empty() {
+        return None;
+    }
+    let schedule = Schedule::parse(&record.config.schedule).ok().flatten()?;
+    schedule.next(record.created_at, record.last_run.as_ref())
+}
+
+/// Refuses a configuration that cannot work.
+fn check(config: &MirrorConfig) -> Result<()> {
+    config.check().map_err(|error| Error::BadRequest(error.to_string()))?;
+    let scheduled = Schedule::parse(&config.schedule)?.is_some();
+    if config.server.is_empty() {
+        config.protocol.parse::<Protocol>().map_err(|it| Error::BadRequest(it.to_string()))?;
+        if scheduled {
+            let text = "a mirror without a server has no schedule: it is fed by bundles";
+            return Err(Error::BadRequest(text.into()));
+        }
+        return Ok(());
+    }
+    spec(config).map(drop)
+}
+
+fn spec(config: &MirrorConfig) -> Result<lxd_proto::remote::RemoteSpec> {
+    origins::spec(&config.server, &config.protocol, &config.certificate, &config.project)
+}
+
+/// Makes a mirror; it does not run by that.
+pub async fn create(app: &App, caller: &Caller, post: MirrorsPost) -> Result<MirrorName> {
+    let name: MirrorName =
+        post.name.parse().map_err(|error| Error::BadRequest(format!("{error}")))?;
+    check(&post.config)?;
+    let _one_at_a_time = app.edits.lock().await;
+    let mut count = 0;
+    app.catalog.mirrors.each(|_| count += 1);
+    if count >= MAX_MIRRORS {
+        return Err(Error::TooMany("mirrors"));
+    }
+    add(app, name.clone(), post.config, false).await?;
+    tell(app, caller, action::MIRROR_CREATED, &name, &[]);
+    Ok(name)
+}
+
+async fn add(app: &App, name: MirrorName, config: MirrorConfig, declared: bool) -> Result<()> {
+    let record = MirrorRecord {
+        name,
+        config,
+        declared,
+        created_at: app.clock.now(),
+        last_run: None,
+        members: std::collections::BTreeMap::new(),
+        aliases: std::collections::BTreeMap::new(),
+    };
+    app.db.commit(Change::Mirror(MirrorChange::Create(Box::new(record)))).await
+}
+
+/// Replaces what can be edited of a mirror.
+pub async fn put(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    given: Option<&str>,
+    put: MirrorPut,
+) -> Result<()> {
+    edit(app, caller, name, given, |_| Ok(put.config)).await
+}
+
+/// Changes what the request names, leaves the rest.
+pub async fn patch(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    given: Option<&str>,
+    patch: MirrorPatch,
+) -> Result<()> {
+    edit(app, caller, name, given, |old| {
+        patch.apply(old).map_err(|error| Error::BadRequest(error.to_string()))
+    })
+    .await
+}
+
+async fn edit(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    given: Option<&str>,
+    change: impl FnOnce(&MirrorConfig) -> Result<MirrorConfig>,
+) -> Result<()> {
+    let _one_at_a_time = app.edits.lock().await;
+    let old = get(app, name)?;
+    must_not_be_declared(&old)?;
+    check_etag(given, &etag(&old))?;
+    let config = change(&old.config)?;
+    check(&config)?;
+    let name = old.name.clone();
+    let change = MirrorChange::Update { name: old.name, config: Box::new(config), declared: false };
+    app.db.commit(Change::Mirror(change)).await?;
+    tell(app, caller, action::MIRROR_UPDATED, &name, &[]);
+    Ok(())
+}
+
+fn must_not_be_declared(mirror: &Mirror) -> Result<()> {
+    if mirror.declared {
+        return Err(Error::BadRequest(format!(
+            "mirror \"{}\" stands in {}; change it there and restart the daemon",
+            mirror.name,
+            declared::FILE
+        )));
+    }
+    Ok(())
+}
+
+/// Deletes a mirror, as an operation. Its images stay, as a person's, unless `images` says that they
+/// go; those that somebody else needs stay then too, and are told.
+pub fn delete(app: &Arc<App>, caller: &Caller, name: &str, images: bool) -> Result<Operation> {
+    let mirror = get(app, name)?;
+    must_not_be_declared(&mirror)?;
+    if app.mirror_runs.operation(&mirror.name).is_some() {
+        return Err(Error::MirrorRuns(mirror.name.to_string()));
+    }
+    let about = About { description: description::MIRROR_DELETE, ..about(&mirror.name) };
+    let (task, caller) = (app.clone(), caller.clone());
+    app.operations.spawn(about, async move |_| {
+        let name = mirror.name;
+        let held = run::held(&task, &name)?;
+        task.db.commit(Change::Mirror(MirrorChange::Delete(name.clone()))).await?;
+        let mut removed = 0;
+        let mut kept = Vec::new();
+        for (fingerprint, held) in held.into_iter().filter(|_| images) {
+            if held.bound.is_some() || task.catalog.mirrors.kept(&fingerprint).is_some() {
+                kept.push(Value::from(fingerprint.to_string()));
+            } else if remove_if_there(&task, &caller, &fingerprint).await? {
+                removed += 1;
+            }
+        }
+        tell(&task, &caller, action::MIRROR_DELETED, &name, &[]);
+        Ok(Some(
+            [("removed".to_owned(), Value::from(removed)), ("kept".to_owned(), Value::Array(kept))]
+                .into_iter()
+                .collect(),
+        ))
+    })
+}
+
+/// Deletes an image; tells whether it was there.
+async fn remove_if_there(
+    app: &Arc<App>,
+    caller: &Caller,
+    fingerprint: &Fingerprint,
+) -> Result<bool> {
+    match images::remove(app, caller, fingerprint).await {
+        Ok(()) => Ok(true),
+        Err(Error::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How an image is recorded that has come out of a bundle: as one of the mirror's, without names.
+/// These come when all have arrived.
+pub fn arrived(caller: &Caller, mirror: MirrorName, image: NewImage) -> Result<Change> {
+    caller.must_be_trusted()?;
+    let member =
+        Member { product: product(&image.image), serial: serial(&image.image), shared: false };
+    let taken = Membership { mirror, member, image: NewImage { aliases: Vec::new(), ..image } };
+    Ok(Change::Mirror(MirrorChange::Take(Box::new(taken))))
+}
+
+/// What operations about a mirror have in common.
+fn about(name: &MirrorName) -> About {
+    let path = routes::MIRROR.url(&[name.as_str()]);
+    About { resources: Some([("mirrors".to_owned(), vec![path])].into()), ..About::default() }
+}
+
+/// Sends a lifecycle event about a mirror.
+fn tell(app: &App, caller: &Caller, action: &str, name: &MirrorName, context: &[(&str, &str)]) {
+    let source = routes::MIRROR.url(&[name.as_str()]);
+    app.events.lifecycle(action, source, context, Some(&caller.requestor));
+}
