@@ -367,7 +367,7 @@ mod tests {
             ("type", "squashfs"),
         ]);
         for (config, selected) in [
-            (r#"{}"#, true),
+            ("{}", true),
             (r#"{"os": ["debian"]}"#, true),
             (r#"{"os": ["ubuntu", "deb*"], "release": ["12"]}"#, true),
             (r#"{"os": ["ubuntu"]}"#, false),

@@ -40,6 +40,16 @@ impl Source {
         self.web.publish(self.tree.files());
     }
 
+    /// Has the daemon look at what is published now: what it has asked for a moment ago it does
+    /// not ask for again.
+    fn is_seen_by(&self, daemon: &Daemon) {
+        self.web.asked();
+        wait::until("the daemon asks again", || {
+            cli(daemon, "mirror run m --dry-run").run();
+            !self.web.asked().is_empty()
+        });
+    }
+
     /// A daemon with a mirror `m` of this.
     fn mirrored(&self, flags: &str) -> Daemon {
         let daemon = Server::trusting(&self.authority, &[]);
@@ -143,14 +153,15 @@ fn a_corrupt_file_costs_its_version_and_a_dropped_product_keeps_one() {
     source.publish();
     let path = Tree::path("debian:12", "20260102_0000", "root.tar.xz");
     source.web.fault(&path, Fault::WrongByte);
+    source.is_seen_by(&daemon);
     let ran = cli(&daemon, "mirror run m").fails();
-    let ran = ran.says(&path).says("its SHA-256 is").says("1 downloaded").says("1 failed");
+    let ran = ran.says(&path[1..]).says("its SHA-256 is").says("1 downloaded").says("1 failed");
     ran.complains("1 versions could not be mirrored");
     let here = fingerprints(&daemon);
     assert!(here.contains(&old) && here.contains(&gone) && here.contains(&fine));
     assert!(!here.contains(&new));
     assert_eq!(target(&daemon, "up%2Fdebian"), old);
-    cli(&daemon, "mirror info m").ok().says("Last run: partial").says(&path);
+    cli(&daemon, "mirror info m").ok().says("Last run: partial").says(&path[1..]);
 
     source.web.fault(&path, None);
     let would = report(&daemon, "run m --dry-run");
@@ -170,9 +181,11 @@ fn a_corrupt_file_costs_its_version_and_a_dropped_product_keeps_one() {
     // The server goes away whole.
     source.web.fault("/streams/v1/index.json", Fault::Status(503));
     source.web.fault("/streams/v1/images.json", Fault::Status(503));
+    source.is_seen_by(&daemon);
     let before = fingerprints(&daemon);
     cli(&daemon, "mirror run m").fails();
     assert_eq!(fingerprints(&daemon), before);
+    cli(&daemon, "mirror info m").ok().says("Last run: failed");
 }
 
 #[test]
@@ -225,6 +238,7 @@ fn a_bundle_carries_a_mirror_to_another_daemon() {
     // The next bundle brings a newer version: names move, the oldest goes.
     let newest = source.build("debian:12", "20260103_0000");
     source.publish();
+    source.is_seen_by(&daemon);
     report(&daemon, "run m");
     cli(&daemon, &format!("mirror export m {} --force", shown(&file))).ok();
     let brought = report(&other, &line);
@@ -287,4 +301,27 @@ fn mirrors_are_made_shown_and_changed() {
     cli(&daemon, "mirror delete m").ok();
     assert_eq!(http.metadata("/1.0/mirrors"), json!([]));
     assert_eq!(http.get("/1.0/mirrors/m").status, 404);
+}
+
+#[test]
+fn an_lxd_server_is_mirrored_like_any_other() {
+    let source = Server::ours();
+    let web = source.import("web", "--public");
+    let db = source.import("db", "--public");
+    let private = source.import("private", "");
+    let target = Server::ours();
+    target.add_public("src", &source);
+    target.cli("mirror create m src: --alias-prefix src/").ok();
+    let run = target.cli("mirror run m --format json").ok().json();
+    assert_eq!(run["counts"]["downloaded"], json!(2), "{run}");
+    assert!(target.has(&web) && target.has(&db) && !target.has(&private));
+    assert_eq!(target.target("src%2Fweb"), web);
+    assert_eq!(target.target("src%2Fdb"), db);
+    // A name that leads to another image there does so here.
+    let newer =
+        source.import_bytes("other", &Recipe::new("web2").unified(Compression::Gz), "--public");
+    source.lxc("image alias delete web").ok();
+    source.lxc(&format!("image alias create web {newer}")).ok();
+    target.cli("mirror run m").ok();
+    assert_eq!(target.target("src%2Fweb"), newer);
 }

@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(&waits[..4], [0, 0, 100, 200]);
         assert!((3790..=3801).contains(&waits[39]), "{waits:?}");
         // Time that nobody used is lost.
-        let later = now + Duration::from_secs(60);
+        let later = now + Duration::from_mins(1);
         assert_eq!(pace.reserve(100, later), Duration::ZERO);
         assert!(pace.reserve(1000, later) > Duration::from_millis(800));
         assert!(Pace::new(0).is_none());

@@ -217,7 +217,7 @@ impl Plan {
 
     /// A report with what is known before anything is done.
     pub fn report(&self) -> MirrorReport {
-        let mut report = MirrorReport { conflicts: self.conflicts.clone(), ..Default::default() };
+        let mut report = MirrorReport::new(self.conflicts.clone());
         report.counts.upstream = self.upstream;
         report.counts.products = self.products.len() as u64;
         report

@@ -401,3 +401,45 @@ async fn declared_mirrors_are_what_their_file_says() {
     assert!(!daemon.known().declared);
     mirrors::patch(daemon.app(), &root(), "m", None, patch).await.unwrap();
 }
+
+#[tokio::test]
+async fn no_more_bytes_a_second_come_than_are_allowed() {
+    let server = Fake::with(&[]);
+    for n in 0..4 {
+        let image = split(&format!("{n}{}", "x".repeat(256 << 10)));
+        server.publish(&image, &n.to_string(), "20260101", &[]);
+    }
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.mirror(&server, MirrorConfig { parallel: 4, bandwidth: 2 << 20, ..keep(1) }).await;
+    let began = std::time::Instant::now();
+    assert_eq!(daemon.run().await.counts.downloaded, 4);
+    // 1 MiB at 2 MiB a second, of which it may be 0.2 s ahead.
+    assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn two_mirrors_may_keep_one_image() {
+    let server = Fake::with(&[]);
+    let (old, new) = (split("1"), split("2"));
+    server.publish(&old, "12", "20260101", &["debian/12"]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.mirror(&server, keep(1)).await;
+    daemon.run().await;
+    let config = MirrorConfig { server: server.address(), protocol: "lxd".into(), ..keep(2) };
+    let post = MirrorsPost { name: "other".into(), config };
+    mirrors::create(daemon.app(), &root(), post).await.unwrap();
+    let other = async || {
+        let run = mirrors::run::begin(daemon.app(), "other", MirrorRunPost::default()).unwrap();
+        report(&daemon.ended(run).await)
+    };
+    let did = other().await;
+    assert_eq!((did.counts.present, did.counts.downloaded, did.conflicts.len()), (1, 0, 1));
+    server.publish(&new, "12", "20260102", &["debian/12"]);
+    let did = daemon.run().await;
+    assert_eq!(did.counts.removed, 1);
+    assert!(daemon.has(&old), "the other one keeps it");
+    let known = mirrors::get(daemon.app(), "other").unwrap();
+    assert_eq!((known.state.images, daemon.known().state.images), (1, 1));
+    other().await;
+    assert!(daemon.has(&old) && daemon.has(&new));
+}

@@ -8,8 +8,12 @@ use crate::fingerprint::Fingerprint;
 
 /// Faults that are kept of the last run.
 const MAX_FAULTS: usize = 100;
-/// Lines of a report.
-const MAX_ITEMS: usize = 20_000;
+/// Bytes of a report on the wire, roughly: clients read no object of any size.
+const MAX_BYTES: usize = 3 << 20;
+/// Bytes of a line besides its texts, roughly.
+const LINE: usize = 170;
+/// Conflicts of a report.
+const MAX_CONFLICTS: usize = 1000;
 
 /// What became of one version, or would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,15 +111,23 @@ pub struct MirrorReport {
     pub dry_run: bool,
     /// How much.
     pub counts: MirrorCounts,
-    /// Version by version; at most 20,000.
+    /// Version by version, as many as fit into 3 MiB.
     pub items: Vec<MirrorItem>,
     /// Lines that are left out.
     pub omitted: u64,
     /// Aliases that stay with somebody else.
     pub conflicts: Vec<MirrorConflict>,
+    /// Bytes of the lines, roughly.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 impl MirrorReport {
+    /// A report without lines.
+    pub fn new(conflicts: Vec<MirrorConflict>) -> Self {
+        Self { conflicts, ..Self::default() }
+    }
+
     /// Adds a line and counts it.
     pub fn add(&mut self, item: MirrorItem) {
         let counts = &mut self.counts;
@@ -130,7 +142,9 @@ impl MirrorReport {
             MirrorAction::Skip => counts.skipped += 1,
             MirrorAction::Fail => counts.failed += 1,
         }
-        if self.items.len() < MAX_ITEMS {
+        let bytes = LINE + item.product.len() + item.serial.len() + item.reason.len();
+        if self.bytes + bytes <= MAX_BYTES {
+            self.bytes += bytes;
             self.items.push(item);
         } else {
             self.omitted += 1;
@@ -140,7 +154,7 @@ impl MirrorReport {
     /// Adds an alias that stays with somebody else, once.
     pub fn conflict(&mut self, conflict: MirrorConflict) {
         let known = self.conflicts.iter().any(|it| it.alias == conflict.alias);
-        if !known && self.conflicts.len() < MAX_ITEMS {
+        if !known && self.conflicts.len() < MAX_CONFLICTS {
             self.conflicts.push(conflict);
         }
     }

@@ -25,7 +25,7 @@ use lxd_proto::remote::Progress;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a mirror of another server's images
-    Create(create::Create),
+    Create(Box<create::Create>),
     /// Delete a mirror
     #[command(visible_alias = "rm")]
     Delete(Delete),

@@ -35,11 +35,15 @@ pub(super) fn text(report: &MirrorReport) -> String {
                 item.serial.clone(),
                 item.fingerprint.short(),
                 human_size(item.size),
-                item.reason.clone(),
+                // What a server has said can be long.
+                if item.action == MirrorAction::Fail { String::new() } else { item.reason.clone() },
             ]
         })
         .collect();
     let mut text = if table.rows.is_empty() { String::new() } else { table.compact(true) };
+    for item in report.items.iter().filter(|item| item.action == MirrorAction::Fail) {
+        text += &format!("{} {}: {}\n", item.product, item.serial, item.reason);
+    }
     if report.omitted > 0 {
         text += &format!("{} more lines are left out.\n", report.omitted);
     }

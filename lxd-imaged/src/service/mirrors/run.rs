@@ -11,8 +11,8 @@ use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::{Image, Verified};
 use lxd_proto::mirror::{
-    MirrorAction, MirrorConfig, MirrorConflict, MirrorFault, MirrorItem, MirrorName, MirrorReport,
-    MirrorRun, MirrorRunPost, RunOutcome,
+    MirrorAction, MirrorConfig, MirrorConflict, MirrorCounts, MirrorFault, MirrorItem, MirrorName,
+    MirrorReport, MirrorRun, MirrorRunPost, RunOutcome,
 };
 use lxd_proto::operation::{Operation, description};
 use lxd_proto::remote::Remote;
@@ -38,7 +38,7 @@ const TOLD_EVERY: Duration = Duration::from_millis(250);
 /// Failures in a row, none of them a file's, after which a server counts as gone.
 const GONE_AFTER: usize = 3;
 /// Images that a server may have.
-const MAX_IMAGES: usize = 500_000;
+const MAX_IMAGES: usize = 200_000;
 
 /// Begins a run, as an operation whose metadata has the report in the end, also when it failed.
 ///
@@ -226,7 +226,7 @@ impl Run {
             started_at,
             ended_at: None,
             outcome: RunOutcome::Running,
-            counts: Default::default(),
+            counts: MirrorCounts::default(),
             errors: Vec::new(),
         };
         self.record(&run).await?;
@@ -454,6 +454,7 @@ impl Run {
         Ok(())
     }
 
+    /// Points aliases at the image that should have them; those of others are told.
     async fn point(
         &self,
         leader: Fingerprint,
@@ -461,30 +462,39 @@ impl Run {
         held: &BTreeMap<Fingerprint, Held>,
         report: &mut MirrorReport,
     ) -> Result<()> {
+        let mut free = Vec::new();
+        let mut refused = Vec::new();
         for alias in aliases {
-            if self.app.catalog.target(alias.as_str()) == Some(leader)
-                && self.owner(alias.as_str()) == Owner::Mirror
-            {
-                continue;
+            let target = self.app.catalog.target(alias.as_str());
+            match self.owner(alias.as_str()) {
+                Owner::Other(reason) => refused.push((alias.clone(), reason)),
+                Owner::Mirror if target == Some(leader) => {}
+                Owner::Mirror | Owner::Nobody => free.push((alias.clone(), leader)),
             }
-            let refused = match self.owner(alias.as_str()) {
-                Owner::Other(reason) => Some(reason),
-                Owner::Nobody | Owner::Mirror => {
-                    let change = vec![(alias.clone(), leader)];
-                    let change = MirrorChange::Point(self.name.clone(), change);
-                    match self.app.db.commit(Change::Mirror(change)).await {
-                        Ok(()) => None,
-                        Err(Error::AliasExists(_)) => Some("a person has just taken it".into()),
-                        Err(Error::NotFound(_)) => None,
-                        Err(error) => return Err(error),
+        }
+        if !free.is_empty() {
+            let point = |aliases| Change::Mirror(MirrorChange::Point(self.name.clone(), aliases));
+            match self.app.db.commit(point(free.clone())).await {
+                Ok(()) | Err(Error::NotFound(_)) => {}
+                // Somebody has taken one of them in this moment: the others come one by one.
+                Err(Error::AliasExists(_)) => {
+                    for one in free {
+                        match self.app.db.commit(point(vec![one.clone()])).await {
+                            Ok(()) | Err(Error::NotFound(_)) => {}
+                            Err(Error::AliasExists(_)) => {
+                                refused.push((one.0, "a person has just taken it".to_owned()));
+                            }
+                            Err(error) => return Err(error),
+                        }
                     }
                 }
-            };
-            if let Some(reason) = refused {
-                let product = held.get(&leader).map(|held| held.member.product.clone());
-                let product = product.unwrap_or_default();
-                report.conflict(MirrorConflict { alias: alias.clone(), product, reason });
+                Err(error) => return Err(error),
             }
+        }
+        let product = held.get(&leader).map(|held| held.member.product.clone());
+        let product = product.unwrap_or_default();
+        for (alias, reason) in refused {
+            report.conflict(MirrorConflict { alias, product: product.clone(), reason });
         }
         Ok(())
     }

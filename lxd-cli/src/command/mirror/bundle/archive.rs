@@ -7,13 +7,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::mirror::bundle::{BLOCK, MANIFEST, MAX_MANIFEST, Manifest, entry_name, padded};
 
-/// Bytes of the end mark.
-const END: u64 = 2 * BLOCK;
+/// One block.
+type Block = [u8; 512];
+/// A block of zeros; two are the end mark.
+const EMPTY: Block = [0; 512];
 /// The archive's end may be filled up so far, as tar programs do.
 const FILLED: u64 = 20 * BLOCK;
 
 /// The header of an entry.
-pub(super) fn header(name: &str, size: u64) -> io::Result<[u8; BLOCK as usize]> {
+pub(super) fn header(name: &str, size: u64) -> io::Result<Block> {
     let mut header = tar::Header::new_gnu();
     header.set_path(name)?;
     header.set_size(size);
@@ -25,14 +27,13 @@ pub(super) fn header(name: &str, size: u64) -> io::Result<[u8; BLOCK as usize]> 
 
 /// What fills up the last block of so many bytes.
 pub(super) fn padding(size: u64) -> &'static [u8] {
-    const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
     let rest = padded(size) - size;
-    &ZEROS[..usize::try_from(rest).unwrap_or(0)]
+    &EMPTY[..usize::try_from(rest).unwrap_or(0)]
 }
 
 /// The end mark of an archive.
-pub(super) const fn end() -> [u8; END as usize] {
-    [0; END as usize]
+pub(super) const fn end() -> [u8; 2 * EMPTY.len()] {
+    [0; 2 * EMPTY.len()]
 }
 
 /// A bundle whose manifest is sound and that holds nothing else.
@@ -92,7 +93,7 @@ impl Bundle {
 /// The first entry.
 fn manifest(file: &mut impl Read) -> Result<Manifest, Error> {
     let no = |why: &str| Error::NoBundle(why.to_owned());
-    let mut block = [0; BLOCK as usize];
+    let mut block = EMPTY;
     file.read_exact(&mut block).map_err(|_| no("it is too short"))?;
     let size = tar::Header::from_byte_slice(&block).entry_size().unwrap_or(0);
     if header(MANIFEST, size)? != block {
@@ -121,7 +122,7 @@ fn entry(
     if at + BLOCK + size > length {
         return Ok(Some("the bundle ends before it"));
     }
-    let mut block = [0; BLOCK as usize];
+    let mut block = EMPTY;
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut block)?;
     if header(name, size)? == block {
@@ -129,7 +130,7 @@ fn entry(
     }
     let found = tar::Header::from_byte_slice(&block);
     let sound = found.cksum().is_ok_and(|sum| sum == checksum(&block));
-    if sound && block != [0; BLOCK as usize] {
+    if sound && block != EMPTY {
         let path = String::from_utf8_lossy(&found.path_bytes()).into_owned();
         let path: String = path.chars().take(200).collect();
         return Err(Error::Foreign(format!("\"{}\" in the place of {name}", path.escape_debug())));
@@ -138,7 +139,7 @@ fn entry(
 }
 
 /// The sum over a header in which the sum itself counts as blanks.
-fn checksum(block: &[u8; BLOCK as usize]) -> u32 {
+fn checksum(block: &Block) -> u32 {
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])
 }

@@ -256,7 +256,7 @@ fn merged(
     sent: &HashSet<Fingerprint>,
     faults: &BTreeMap<Fingerprint, String>,
 ) -> MirrorReport {
-    let mut report = MirrorReport { conflicts: told.conflicts, ..MirrorReport::default() };
+    let mut report = MirrorReport::new(told.conflicts);
     for mut item in told.items {
         match item.action {
             MirrorAction::Present | MirrorAction::Adopt if sent.contains(&item.fingerprint) => {
