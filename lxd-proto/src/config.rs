@@ -27,6 +27,8 @@ pub enum Kind {
     Proxy,
     /// An architecture name.
     Architecture,
+    /// A file of the server's, by its absolute path.
+    File,
     /// Numbers with units `M`, `H`, `d`, `w`, `m`, `y`, separated by spaces.
     Expiry,
 }
@@ -76,6 +78,9 @@ pub const KEEP_VERSIONS: &str = "images.keep_versions";
 pub const MAX_SIZE: &str = "images.max_size";
 /// Of ours: minutes that the files of a deleted public image are still served; 0 for none.
 pub const STREAMS_GRACE: &str = "images.streams_grace";
+/// Of ours: a file of the server's with the secret OpenPGP key that signs what it publishes as a
+/// simplestreams server; empty signs nothing.
+pub const STREAMS_KEY: &str = "images.streams_key";
 /// How published images are compressed.
 pub const COMPRESSION_ALGORITHM: &str = "images.compression_algorithm";
 /// Of ours: the bridge that instances get a network interface on; empty for none.
@@ -123,6 +128,7 @@ pub const KEYS: &[Key] = &[
         "minutes that files of a deleted public image are still served to simplestreams clients, \
          0 for none; only while core.https_address is set is anything kept",
     ),
+    key(STREAMS_KEY, Kind::File, "", "file of the OpenPGP key that signs the published catalogs"),
     key(INSTANCES_BRIDGE, Kind::Interface, "", "bridge that instances get an interface on"),
 ];
 
@@ -229,7 +235,6 @@ fn wrong_type(name: &str, json: &'static str) -> ConfigError {
 /// The value in its normal spelling, or why it is refused.
 fn check(kind: Kind, text: &str) -> Result<String, String> {
     match kind {
-        Kind::Text | Kind::Secret => Ok(text.into()),
         Kind::Bool => {
             parse_bool(text).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".into())
         }
@@ -246,6 +251,10 @@ fn check(kind: Kind, text: &str) -> Result<String, String> {
             Ok(_) => Ok(text.into()),
             Err(_) => Err(format!("Architecture isn't supported: {text}")),
         },
+        Kind::File if !text.starts_with('/') || text.contains(char::is_control) => {
+            Err("a file of the server is named by its absolute path".into())
+        }
+        Kind::Text | Kind::Secret | Kind::File => Ok(text.into()),
         Kind::Expiry => check_expiry(text).map(|()| text.into()),
         Kind::Proxy => {
             let address = match text.split_once("://") {

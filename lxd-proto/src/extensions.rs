@@ -47,6 +47,7 @@ pub const SERVED: &[&str] = &[
     VERSIONS,
     VERIFIED,
     ALIAS_REUSE,
+    SOURCE_KEYRING,
 ];
 
 /// Of ours: `limit` and `after` on `GET /1.0/images`.
@@ -58,3 +59,6 @@ pub const VERIFIED: &str = "imaged_verified";
 /// Of ours: an upload takes `X-LXD-aliases` and `X-LXD-alias-reuse`, so that image and aliases
 /// become visible together.
 pub const ALIAS_REUSE: &str = "imaged_upload_aliases";
+/// Of ours: the source of an image or an instance takes a `keyring`, without which what the server
+/// says is not believed; images go on to be asked for with it.
+pub const SOURCE_KEYRING: &str = "imaged_source_keyring";

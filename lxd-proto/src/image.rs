@@ -360,4 +360,7 @@ pub struct ImageSource {
     pub secret: String,
     /// Project at the server.
     pub project: String,
+    /// Of ours: armoured OpenPGP keys, one of which must have signed what the server says.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub keyring: String,
 }

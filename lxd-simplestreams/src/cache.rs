@@ -67,7 +67,8 @@ impl CacheFile {
     /// Nothing depends on success: a failure is logged.
     pub(crate) fn store(&self, listing: &Listing) {
         let Some(path) = &self.0 else { return };
-        if let Err(error) = write(path, listing.as_bytes()) {
+        let written = write(path, listing.as_bytes()).and_then(|()| prune(path, MAX_FILES));
+        if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "cannot store a catalog");
         }
     }
@@ -95,14 +96,15 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file in one step. Blocks.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     create(directory)?;
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
     file.write_all(bytes)?;
     // Not flushed to disk: after a power cut the checksum tells, and the tree is asked again.
     file.persist(path).map_err(|error| error.error)?;
-    prune(directory)
+    Ok(())
 }
 
 /// Creates the directory for nobody but ourselves.
@@ -114,20 +116,21 @@ pub(crate) fn create(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Removes the listings that were not written for longest, down to [`MAX_FILES`].
-fn prune(directory: &Path) -> io::Result<()> {
-    let mut listings: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(directory)?.flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+/// Removes the files beside `path` with its extension that were not written for longest, down to
+/// `most`. Blocks.
+pub(crate) fn prune(path: &Path, most: usize) -> io::Result<()> {
+    let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(path.parent().unwrap_or(Path::new(".")))?.flatten() {
+        let other = entry.path();
+        if other.extension().is_some_and(|extension| Some(extension) == path.extension()) {
             let written = entry.metadata().and_then(|metadata| metadata.modified());
-            listings.push((written.unwrap_or(SystemTime::UNIX_EPOCH), path));
+            files.push((written.unwrap_or(SystemTime::UNIX_EPOCH), other));
         }
     }
-    listings.sort_unstable();
-    let surplus = listings.len().saturating_sub(MAX_FILES);
-    for (_, path) in listings.drain(..surplus) {
-        fs::remove_file(path)?;
+    files.sort_unstable();
+    let surplus = files.len().saturating_sub(most);
+    for (_, file) in files.drain(..surplus) {
+        fs::remove_file(file)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod path;
 pub mod publish;
 mod remote;
 mod root;
+pub mod signed;
 mod transfer;
 mod tree;
 

@@ -101,6 +101,9 @@ pub struct InstanceSource {
     pub project: String,
     /// Copy although files may change meanwhile.
     pub allow_inconsistent: bool,
+    /// Of ours: armoured OpenPGP keys, one of which must have signed what the server says.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub keyring: String,
 }
 
 /// A secret is in it.
@@ -160,6 +163,8 @@ pub struct Server<'a> {
     pub secret: &'a str,
     /// Project there; may be empty.
     pub project: &'a str,
+    /// Armoured OpenPGP keys, one of which must have signed what it says; may be empty.
+    pub keyring: &'a str,
 }
 
 impl fmt::Debug for Server<'_> {
@@ -229,6 +234,7 @@ impl InstanceSource {
             certificate: &self.certificate,
             secret: &self.secret,
             project: &self.project,
+            keyring: &self.keyring,
         };
         Ok(Source::Remote(image, server))
     }

@@ -79,6 +79,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// What came is not signed as it has to be, or older than what was seen before.
+    #[error("cannot trust {what}: {reason}")]
+    Signature {
+        /// Which document of which server.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// The bytes that came are not the image that was asked for.
     #[error("Image fingerprint doesn't match. Got {got} expected {expected}")]
     Mismatch {

@@ -58,6 +58,9 @@ pub struct RemoteSpec {
     pub certificate: String,
     /// Project at the server; empty means its default.
     pub project: String,
+    /// Armoured OpenPGP keys, one of which must have signed what a simplestreams server says;
+    /// `None` believes whoever answers at the address.
+    pub keyring: Option<String>,
 }
 
 impl RemoteSpec {

@@ -57,6 +57,9 @@ pub(super) fn copy(error: &Error) -> Error {
         Error::Decode { what, reason } => {
             Error::Decode { what: what.clone(), reason: reason.clone() }
         }
+        Error::Signature { what, reason } => {
+            Error::Signature { what: what.clone(), reason: reason.clone() }
+        }
         Error::Size { what, reason } => Error::Size { what: what.clone(), reason: reason.clone() },
         other => Error::Unsupported(other.to_string()),
     }

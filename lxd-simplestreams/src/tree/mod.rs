@@ -1,14 +1,16 @@
 //! One tree on a web server: its documents, asked for no more than needed, as one listing.
 
+mod documents;
 mod failure;
 mod provenance;
 mod shared;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lxd_proto::net::{Access, Http, KnownVersion};
+use lxd_proto::net::{Access, Http};
 use lxd_proto::remote::{Error, Result};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -17,16 +19,14 @@ use url::Url;
 
 use crate::cache::{CacheFile, Key};
 use crate::convert::{self, Listed};
-use crate::document::{Catalog, Index, MAX_DOCUMENT, ParseError};
 use crate::listing::{self, Damaged, Listing, Rules};
 use crate::path::TreePath;
-use failure::{Failure, copy, is_passing, no_tree};
+use failure::{Failure, copy, no_tree};
 use provenance::{Known, Provenance};
+use trust::Trust;
 
 pub(crate) use shared::tree;
 
-/// The one path that every tree has.
-const INDEX: &str = "streams/v1/index.json";
 /// Catalogs of one tree.
 const MAX_CATALOGS: usize = 64;
 /// Catalogs that are asked for at once.
@@ -61,6 +61,8 @@ pub(crate) struct Tree {
     key: Key,
     cache: CacheFile,
     rules: Rules,
+    /// Whose signatures count; `None` for a tree that nobody has to have signed.
+    trust: Option<Arc<Trust>>,
     /// Held while the server is asked: whoever comes meanwhile gets the same answer.
     state: Mutex<State>,
 }
@@ -93,13 +95,20 @@ enum Answer {
 }
 
 impl Tree {
-    fn new(address: &Url, certificate: &str, access: &Access, key: Key) -> Result<Self> {
+    fn new(
+        address: &Url,
+        certificate: &str,
+        access: &Access,
+        key: Key,
+        trust: Option<Trust>,
+    ) -> Result<Self> {
         Ok(Self {
             http: Http::new(access, certificate)?,
             root: address.clone(),
             key,
             cache: CacheFile::new(access.cache.as_deref(), key),
             rules: Rules::for_address(address.as_str()),
+            trust: trust.map(Arc::new),
             state: Mutex::default(),
         })
     }
@@ -158,7 +167,7 @@ impl Tree {
             Ok(current) => state.set(current, index),
             Err(failure) => {
                 // Only what passes is waited for with an old listing in hand.
-                let usable = known.filter(|_| failure.passing);
+                let usable = known.filter(|known| failure.passing && self.vouched(known));
                 if let (Some(known), Remembered::Counts) = (&usable, remembered) {
                     tracing::warn!(
                         server = self.name(), unchanged_s = known.provenance.age().as_secs(),
@@ -197,21 +206,28 @@ impl Tree {
         known: Option<Arc<Current>>,
         index: bool,
     ) -> Result<Arc<Current>, Failure> {
+        if let Some(trust) = self.trust.clone() {
+            blocking(move || trust.recall()).await;
+        }
         let provenance = known.as_ref().map(|known| &known.provenance);
         let mut next = match provenance {
-            Some(provenance) if !index => provenance.clone(),
+            Some(provenance) if !index => {
+                self.admit(self.index_path(), provenance.index.stamp.as_ref())?;
+                provenance.clone()
+            }
             _ => self.index(provenance).await?,
         };
         let old = provenance.map_or(&[][..], |provenance| &provenance.catalogs);
         let answers: Vec<Answer> = stream::iter(next.catalogs.clone())
             .map(|wanted| {
                 let known = old.iter().find(|known| known.path == wanted.path).cloned();
-                self.catalog(wanted.path, known)
+                self.catalog(wanted, known)
             })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
         next.catalogs = answers.iter().map(|answer| answer.known().clone()).collect();
+        self.remember(&next).await;
         if let Some(known) = known.as_ref().filter(|known| known.provenance.is_same(&next)) {
             return Ok(Arc::clone(known));
         }
@@ -224,79 +240,31 @@ impl Tree {
         });
         match built.await {
             Some(Ok(current)) => Ok(current),
-            Some(Err(reason)) => Err(self.undecodable(INDEX, reason)),
-            None => Err(self.undecodable(INDEX, "reading it was interrupted".to_owned())),
-        }
-    }
-
-    /// The list of catalogs as the server has it now.
-    async fn index(&self, known: Option<&Provenance>) -> Result<Provenance, Failure> {
-        let path = TreePath::parse(INDEX)
-            .ok_or_else(|| self.undecodable(INDEX, "it is no path".to_owned()))?;
-        let fetched = self.document(&path, known.map(|known| &known.index)).await?;
-        let (version, body) = match (fetched, known) {
-            (Some(fetched), _) => fetched,
-            (None, Some(known)) => return Ok(known.with_index_checked()),
-            (None, None) => {
-                return Err(self.undecodable(INDEX, "\"not modified\" from what?".to_owned()));
-            }
-        };
-        let index =
-            Index::parse(&body).map_err(|error| self.undecodable(INDEX, error.to_string()))?;
-        let mut catalogs = Vec::new();
-        for text in index.catalogs() {
-            let Some(path) = TreePath::parse(text) else {
-                let reason = format!("the catalog \"{}\" lies outside", text.escape_debug());
-                return Err(self.undecodable(INDEX, reason));
-            };
-            if catalogs.len() == MAX_CATALOGS {
-                let reason = format!("it names more than {MAX_CATALOGS} catalogs");
-                return Err(self.undecodable(INDEX, reason));
-            }
-            if !catalogs.iter().any(|known: &Known| known.path == path.as_str()) {
-                catalogs.push(Known::unseen(&path));
+            Some(Err(reason)) => Err(self.undecodable(self.index_path(), reason)),
+            None => {
+                Err(self.undecodable(self.index_path(), "reading it was interrupted".to_owned()))
             }
         }
-        Ok(Provenance::new(self.key, Known::of(&path, version, &body), catalogs))
     }
 
-    /// A catalog as the server has it now.
-    async fn catalog(&self, path: String, known: Option<Known>) -> Result<Answer, Failure> {
-        let tree_path = TreePath::parse(&path)
-            .ok_or_else(|| self.undecodable(&path, "it is no path".to_owned()))?;
-        let Some((version, body)) = self.document(&tree_path, known.as_ref()).await? else {
-            return Ok(Answer::Same(known.unwrap_or_else(|| Known::unseen(&tree_path))));
-        };
-        let now = Known::of(&tree_path, version, &body);
-        if known.is_some_and(|known| known.sha256 == now.sha256) {
-            return Ok(Answer::Same(now));
-        }
-        let parsed = blocking(move || -> Result<Vec<Listed>, ParseError> {
-            Catalog::parse(&body).map(|catalog| convert::images(&catalog))
-        });
-        match parsed.await {
-            Some(Ok(images)) => Ok(Answer::New(now, images)),
-            Some(Err(error)) => Err(self.undecodable(&path, error.to_string())),
-            None => Err(self.undecodable(&path, "reading it was interrupted".to_owned())),
-        }
+    /// Nothing older than these documents is taken from now on.
+    async fn remember(&self, taken: &Provenance) {
+        let Some(trust) = self.trust.clone() else { return };
+        let taken: Vec<Known> = taken.documents().cloned().collect();
+        blocking(move || {
+            let stamps =
+                taken.iter().filter_map(|known| Some((known.path.as_str(), known.stamp.as_ref()?)));
+            trust.remember(stamps);
+        })
+        .await;
     }
 
-    /// A document, unless it is still the known one.
-    async fn document(
-        &self,
-        path: &TreePath,
-        known: Option<&Known>,
-    ) -> Result<Option<(KnownVersion, bytes::Bytes)>, Failure> {
-        let version = known.map(Known::version).unwrap_or_default();
-        let fetched = self.http.document(self.url(path).as_str(), &version, MAX_DOCUMENT).await;
-        let fetched = fetched.map_err(|error| Failure { passing: is_passing(&error), error })?;
-        Ok(fetched.map(|document| (document.version, document.body)))
-    }
-
-    fn undecodable(&self, path: &str, reason: String) -> Failure {
-        let what = format!("{path} of {}", self.name());
-        // Perhaps somebody is just writing it.
-        Failure { error: Error::Decode { what, reason }, passing: true }
+    /// Whether what is known has been signed in a way that still counts.
+    fn vouched(&self, known: &Current) -> bool {
+        known
+            .provenance
+            .documents()
+            .all(|known| self.admit(&known.path, known.stamp.as_ref()).is_ok())
     }
 }
 

@@ -6,6 +6,7 @@ use lxd_proto::arch::Architecture;
 use lxd_proto::net::KnownVersion;
 use serde::{Deserialize, Serialize};
 
+use super::trust::{About, Stamp};
 use crate::cache::Key;
 use crate::path::TreePath;
 
@@ -20,11 +21,17 @@ pub(super) struct Known {
     /// From the root of the tree.
     pub(super) path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    etag: Option<String>,
+    pub(super) etag: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_modified: Option<String>,
+    pub(super) last_modified: Option<String>,
     /// Of the document, in hex; empty while it has not been read.
     pub(super) sha256: String,
+    /// What its signature says, in a signed tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stamp: Option<Stamp>,
+    /// What the index says about it, in a signed tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) listed: Option<About>,
 }
 
 impl Known {
@@ -35,6 +42,8 @@ impl Known {
             etag: None,
             last_modified: None,
             sha256: String::new(),
+            stamp: None,
+            listed: None,
         }
     }
 
@@ -45,6 +54,8 @@ impl Known {
             etag: short(version.etag),
             last_modified: short(version.last_modified),
             sha256: super::sha256(body),
+            stamp: None,
+            listed: None,
         }
     }
 
@@ -110,6 +121,11 @@ impl Provenance {
         self.index == other.index
             && self.catalogs == other.catalogs
             && self.index_checked == other.index_checked
+    }
+
+    /// All documents.
+    pub(super) fn documents(&self) -> impl Iterator<Item = &Known> {
+        std::iter::once(&self.index).chain(&self.catalogs)
     }
 
     /// Whether the same catalogs come in the same order.

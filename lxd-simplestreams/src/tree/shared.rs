@@ -9,7 +9,9 @@ use lxd_proto::remote::{Error, RemoteSpec, Result};
 use url::Url;
 
 use crate::cache::Key;
+use crate::signed::Keyring;
 use crate::tree::Tree;
+use crate::tree::trust::Trust;
 
 /// Trees that are kept although nobody uses them.
 const MAX_TREES: usize = 8;
@@ -45,7 +47,10 @@ pub(crate) fn tree(spec: &RemoteSpec, access: &Access) -> Result<Arc<Tree>> {
     let address = address(&spec.address)?;
     let identity = access.identity.as_ref().map(|identity| identity.fingerprint().to_string());
     // Whoever shows another certificate may be shown another tree.
-    let key = Key::of(&[address.as_str(), identity.as_deref().unwrap_or_default()]);
+    let mut seen_by = vec![address.as_str(), identity.as_deref().unwrap_or_default()];
+    // What was taken without a signature says nothing to who asks for one.
+    seen_by.extend(spec.keyring.as_deref());
+    let key = Key::of(&seen_by);
 
     let mut trees = TREES.lock().unwrap_or_else(PoisonError::into_inner);
     trees.retain(|kept| kept.used.elapsed() < KEPT);
@@ -53,7 +58,8 @@ pub(crate) fn tree(spec: &RemoteSpec, access: &Access) -> Result<Arc<Tree>> {
         kept.used = Instant::now();
         return Ok(Arc::clone(&kept.tree));
     }
-    let tree = Arc::new(Tree::new(&address, &spec.certificate, access, key)?);
+    let trust = spec.keyring.as_deref().map(|keys| trust(keys, &address, access)).transpose()?;
+    let tree = Arc::new(Tree::new(&address, &spec.certificate, access, key, trust)?);
     if trees.len() >= MAX_TREES {
         trees.sort_by_key(|kept| kept.used);
         trees.remove(0);
@@ -66,6 +72,18 @@ pub(crate) fn tree(spec: &RemoteSpec, access: &Access) -> Result<Arc<Tree>> {
         used: Instant::now(),
     });
     Ok(tree)
+}
+
+/// What the documents of the tree at `address` have to show.
+fn trust(keyring: &str, address: &Url, access: &Access) -> Result<Trust> {
+    let keyring = Keyring::from_bytes(keyring.as_bytes()).map_err(|error| {
+        let mut shown = address.clone();
+        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        Error::Decode { what: format!("the keyring for {shown}"), reason: error.to_string() }
+    })?;
+    // Whoever asks, and by which keys: what is old stays old.
+    let seen = Key::of(&[address.as_str()]);
+    Ok(Trust::new(keyring, access.cache.as_deref(), seen))
 }
 
 /// The root of a tree, without a slash at its end.

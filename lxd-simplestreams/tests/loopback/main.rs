@@ -3,4 +3,5 @@
 
 mod catalogs;
 mod downloads;
+mod signed;
 mod support;

@@ -2,6 +2,7 @@
 //! it, counts what it is asked and can be told to misbehave.
 
 mod certificates;
+mod keys;
 mod server;
 mod tree;
 mod vcdiff;
@@ -16,6 +17,7 @@ use lxd_proto::net::{Access, Limits, Proxies};
 use lxd_proto::remote::{FileRole, IncomingFile, Protocol, Remote, RemoteSpec, Sink};
 
 pub(crate) use certificates::Certificates;
+pub(crate) use keys::{key, signed};
 pub(crate) use server::Server;
 pub(crate) use tree::{Build, Tree, fingerprint};
 pub(crate) use vcdiff::delta;

@@ -87,6 +87,11 @@ impl Server {
         self.with(|state| state.files = tree.files());
     }
 
+    /// Serves these files and no others from now on.
+    pub(crate) fn publish_files(&self, files: BTreeMap<String, Vec<u8>>) {
+        self.with(|state| state.files = files);
+    }
+
     /// Serves other bytes at a path.
     pub(crate) fn replace(&self, path: &str, bytes: &[u8]) {
         self.with(|state| state.files.insert(path.to_owned(), bytes.to_vec()));

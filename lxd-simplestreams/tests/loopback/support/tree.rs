@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Tree {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) catalogs: BTreeMap<String, Catalog>,
+    /// When the documents say that they were made.
+    pub(crate) updated: String,
 }
 
 /// One build of a split image.
@@ -106,7 +108,8 @@ impl Tree {
     /// All files by path, documents included.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = self.files.clone();
-        let mut index = Index { format: "index:1.0".to_owned(), ..Index::default() };
+        let updated = self.updated.clone();
+        let mut index = Index { format: "index:1.0".to_owned(), updated, ..Index::default() };
         for (name, catalog) in &self.catalogs {
             let path = format!("streams/v1/{name}.json");
             let entry = IndexEntry {
@@ -114,10 +117,16 @@ impl Tree {
                 path: path.clone(),
                 format: "products:1.0".to_owned(),
                 products: catalog.products.keys().cloned().collect(),
-                ..IndexEntry::default()
+                updated: self.updated.clone(),
+            };
+            let catalog = Catalog {
+                content_id: name.clone(),
+                format: "products:1.0".to_owned(),
+                updated: self.updated.clone(),
+                ..catalog.clone()
             };
             index.index.insert(name.clone(), entry);
-            files.insert(path, serde_json::to_vec_pretty(catalog).unwrap());
+            files.insert(path, serde_json::to_vec_pretty(&catalog).unwrap());
         }
         files.insert("streams/v1/index.json".to_owned(), serde_json::to_vec(&index).unwrap());
         files
