@@ -11,6 +11,7 @@ mod expand;
 mod failure;
 mod in_use;
 mod interrupt;
+mod keyrings;
 mod output;
 mod progress;
 mod prompt;

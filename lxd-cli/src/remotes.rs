@@ -15,6 +15,7 @@ use crate::config::{Config, RemoteEntry, cache_dir, local_socket};
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Outcome};
 use crate::in_use::InUse;
+use crate::keyrings::Keyrings;
 use crate::output::note;
 use crate::suggest::{closest, did_you_mean};
 
@@ -122,12 +123,22 @@ impl Remotes {
         } else {
             String::new()
         };
-        Ok(RemoteSpec { address, protocol, certificate, project })
+        let keyring = match protocol {
+            Protocol::Simplestreams => self.keyrings().of(name, &entry.addr)?,
+            Protocol::Lxd => None,
+        };
+        let keyring = keyring.map(|keyring| keyring.armored());
+        Ok(RemoteSpec { address, protocol, certificate, project, keyring })
     }
 
     /// The certificates of this client.
     pub(crate) fn credentials(&self) -> Credentials<'_> {
         Credentials::new(&self.config)
+    }
+
+    /// The keys that must have signed what remotes say.
+    pub(crate) fn keyrings(&self) -> Keyrings<'_> {
+        Keyrings::new(&self.config)
     }
 
     /// Who we are for a remote and how we get to it. A public LXD server sees a stranger; a

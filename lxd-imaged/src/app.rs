@@ -27,6 +27,7 @@ use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
 use crate::service::instances::Locks;
 use crate::service::secrets::Secrets;
+use crate::service::signing::StreamsKey;
 use crate::store::blobs::Blobs;
 use crate::store::checks::{Check, CheckPool};
 use crate::store::partial::Partials;
@@ -86,6 +87,8 @@ pub struct App {
     pub identity: Arc<Identities>,
     /// Where it listens on the network.
     pub network: Network,
+    /// What signs the published catalogs.
+    pub streams_key: StreamsKey,
     /// Who has tried to get in, and failed.
     pub guesses: Guesses,
     /// The state directory, for display.

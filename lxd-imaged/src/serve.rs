@@ -24,6 +24,7 @@ use crate::ops::log::LogEvents;
 use crate::ops::sockets::Sockets;
 use crate::service::guesses::Guesses;
 use crate::service::instances::{self, Locks};
+use crate::service::signing::{self, StreamsKey};
 use crate::service::{settings, verify};
 use crate::store::blobs::Blobs;
 use crate::store::checks::CheckPool;
@@ -136,6 +137,7 @@ async fn start_held(
         edits: tokio::sync::Mutex::default(),
         identity: Arc::new(identity.await??),
         network: Network::default(),
+        streams_key: StreamsKey::default(),
         guesses: Guesses::default(),
         root: directory.root().to_owned(),
         shutdown,
@@ -171,6 +173,9 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     let started = start_held(&directory, held, shutdown.clone(), Outside::default()).await?;
     let app = started.app.clone();
     log.attach(app.events.clone());
+    let signing = app.clone();
+    // A key that cannot be used is told in the log; whoever publishes asks again.
+    tokio::task::spawn_blocking(move || drop(signing::signer(&signing)));
     // On a worker of the runtime, which then begins each connection by itself.
     let router = http::router(app.clone());
     let serving = tokio::spawn(listen::unix::serve(listener, router.clone(), shutdown.clone()));

@@ -50,7 +50,7 @@ impl Daemon {
         let known = servers.clone();
         let origins = Origins::new(Arc::new(move |spec, _| {
             let server = known.iter().find(|server| server.address() == spec.address);
-            Ok(server.unwrap().connected())
+            Ok(server.unwrap().connected(&spec))
         }));
         let directory = Directory::new(temp.path());
         let outside = Outside { clock, origins };
@@ -166,6 +166,45 @@ async fn a_copy_is_the_origins_image_and_a_second_one_fetches_nothing() {
     let daemon = daemon.restarted().await;
     let after = daemon.get(&image.fingerprint()).unwrap();
     assert_eq!((&after.image, &after.origin), (&entry.image, &entry.origin));
+}
+
+#[tokio::test]
+async fn what_has_to_be_signed_has_to_stay_so() {
+    let (first, second) = (split("a"), split("b"));
+    let server = Fake::with(&[("debian/12", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    let signed = |keyring: &str| {
+        let mut source = source(&server, "debian/12");
+        source.remote.keyring = Some(keyring.to_owned());
+        source
+    };
+    let keyring = |entry: &Entry| entry.origin.as_ref().unwrap().keyring.clone();
+    let copy = async |source: Source| {
+        acquire::copy(daemon.app(), &source, &following(), &silent()).await.unwrap().0
+    };
+    assert_eq!(keyring(&copy(source(&server, "debian/12")).await), "");
+    assert_eq!(keyring(&copy(signed("KEYS")).await), "KEYS");
+    // A copy from a remote that asks for no signature takes nothing back.
+    assert_eq!(keyring(&copy(source(&server, "debian/12")).await), "KEYS");
+    // An instance by these keys is made from it without a question, one by other keys is not.
+    let ensure = async |source: Source| {
+        let before = server.questions();
+        acquire::ensure(daemon.app(), &source, &silent()).await.unwrap();
+        server.questions() - before
+    };
+    assert_eq!(ensure(signed("KEYS")).await, 0);
+    assert_eq!(ensure(source(&server, "debian/12")).await, 0);
+    assert_ne!(ensure(signed("OTHERS")).await, 0);
+
+    let daemon = daemon.restarted().await;
+    server.add("debian/12", &second);
+    daemon.pass(7);
+    assert_eq!(update::run_once(daemon.app()).await.updated, 1);
+    let entry = daemon.get(&second.fingerprint()).unwrap();
+    assert_eq!(keyring(&entry), "KEYS");
+    assert_eq!(server.keyrings().last().unwrap().as_deref(), Some("KEYS"));
+    let back = lineage::rollback(daemon.app(), &root(), &prefix(&second)).await.unwrap();
+    assert_eq!(keyring(&back), "KEYS");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ mod pylxd;
 mod raw_api;
 mod remotes;
 mod resume;
+mod signed;
 mod simplestreams;
 mod snapshots;
 mod space;

@@ -12,6 +12,7 @@
 //! | [`tool`] | programs a test needs, and the one line that installs them |
 //! | [`server`] | daemons on the network, one the remote of another |
 //! | [`web`], [`streams`] | a web server with an authority of its own, a simplestreams tree |
+//! | [`gnupg`] | keys and signatures by the real `gpg`, and what `gpgv` says |
 //! | [`wire`] | connections between two servers: counted, cut, slowed, held |
 //! | [`terminal`] | a pseudo terminal, for editors and prompts |
 #![allow(
@@ -25,6 +26,7 @@ pub mod containers;
 pub mod daemon;
 pub mod events;
 pub mod fixtures;
+pub mod gnupg;
 pub mod http;
 pub mod mask;
 pub mod peer;

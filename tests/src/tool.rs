@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("curl", "curl"),
+    ("gpg", "gnupg"),
+    ("gpgv", "gpgv"),
     ("lxc", "lxd-client"),
     ("lxc-start", "lxc"),
     ("lxd", "lxd"),
@@ -54,14 +56,25 @@ pub fn target_dir() -> PathBuf {
 
 /// The Python that has pylxd; fails the test with the line that makes it.
 pub fn python_with_pylxd() -> PathBuf {
+    python_environment("python")
+}
+
+/// `sstream-query` or `sstream-mirror`; fails the test with the line that installs it.
+pub fn sstream(program: &str) -> PathBuf {
+    python_environment(program)
+}
+
+/// A program of the Python environment that `cargo xtask test` makes.
+fn python_environment(program: &str) -> PathBuf {
     let venv = target_dir().join("pylxd");
-    let python = venv.join("bin/python");
+    let found = venv.join("bin").join(program);
     let shown = venv.display();
     assert!(
-        venv.join("ready").is_file(),
-        "pylxd is missing: python3 -m venv {shown} && {shown}/bin/pip install pylxd && touch {shown}/ready"
+        venv.join("ready").is_file() && found.is_file(),
+        "{program} is missing: python3 -m venv {shown} && \
+         {shown}/bin/pip install pylxd python-simplestreams && touch {shown}/ready"
     );
-    python
+    found
 }
 
 /// The `incus` client, which few systems have: `LXD_TEST_INCUS`, in PATH, or below `target/incus`.

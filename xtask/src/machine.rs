@@ -10,7 +10,7 @@ use crate::shell;
 /// A Debian package and a program that shows that it is there.
 type Package = (&'static str, &'static str);
 
-/// For the tests: the real client and daemon, image tools, Python for pylxd.
+/// For the tests: the real client and daemon, image tools, GnuPG, Python for pylxd.
 pub(crate) const TESTS: &[Package] = &[
     ("lxd-client", "lxc"),
     ("lxd", "lxd"),
@@ -18,6 +18,8 @@ pub(crate) const TESTS: &[Package] = &[
     ("squashfs-tools-ng", "sqfs2tar"),
     ("xz-utils", "xz"),
     ("xdelta3", "xdelta3"),
+    ("gnupg", "gpg"),
+    ("gpgv", "gpgv"),
     ("python3", "python3"),
     ("lxc", "lxc-start"),
     ("dnsmasq-base", "dnsmasq"),
@@ -79,11 +81,12 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|p| p.is_file())
 }
 
-/// Makes the Python environment with pylxd that the tests use, once.
+/// Makes the Python environment with pylxd and the simplestreams tools that the tests use, once.
 pub(crate) fn python_with_pylxd() -> Result<()> {
     let venv = shell::target().join("pylxd");
     let ready = venv.join("ready");
-    if ready.is_file() {
+    let packages = PYTHON.join("\n");
+    if std::fs::read_to_string(&ready).is_ok_and(|made| made == packages) {
         return Ok(());
     }
     let makes_environments =
@@ -93,18 +96,14 @@ pub(crate) fn python_with_pylxd() -> Result<()> {
     }
     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     let pip = venv.join("bin/pip");
-    shell::run(Command::new(&pip).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        PYLXD,
-    ]))?;
-    std::fs::write(ready, "")?;
+    let install = ["install", "--quiet", "--disable-pip-version-check"];
+    shell::run(Command::new(&pip).args(install).args(PYTHON))?;
+    std::fs::write(ready, packages)?;
     Ok(())
 }
 
-/// The release of pylxd that the tests were written for.
-const PYLXD: &str = "pylxd==2.4.2";
+/// The releases of pylxd and of the simplestreams tools that the tests were written for.
+const PYTHON: [&str; 2] = ["pylxd==2.4.2", "python-simplestreams==0.1.0.post59"];
 
 /// The Debian mirror that this machine uses, from its own package sources.
 pub(crate) fn debian_mirror() -> Option<String> {

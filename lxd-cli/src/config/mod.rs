@@ -48,6 +48,10 @@ pub(crate) struct RemoteEntry {
     /// From the machine's configuration, not the user's.
     #[serde(skip_deserializing)]
     pub(crate) global: bool,
+    /// Fingerprints of the keys that must have signed what it says; to be told, since the keys
+    /// lie in a file of their own.
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keyring: Vec<String>,
 }
 
 /// What `config.yml` says, on top of what is built in.

@@ -69,8 +69,11 @@ pub fn source_of(entry: &Entry) -> Result<Source> {
              Image source not found"
         ))
     })?;
-    let project = entry.origin.as_ref().map_or("", |origin| origin.project.as_str());
-    let spec = origins::spec(&source.server, &source.protocol, &source.certificate, project)?;
+    let origin = entry.origin.as_ref();
+    let project = origin.map_or("", |origin| origin.project.as_str());
+    let mut spec = origins::spec(&source.server, &source.protocol, &source.certificate, project)?;
+    let keyring = origin.map(|origin| origin.keyring.clone());
+    spec.keyring = keyring.filter(|keyring| !keyring.is_empty());
     Ok(Source {
         remote: spec,
         reference: source.alias.clone(),
@@ -412,6 +415,7 @@ fn successor(app: &App, old: &Entry, properties: Properties) -> Origin {
     let before = old.origin.as_ref();
     Origin {
         project: before.map_or_else(String::new, |origin| origin.project.clone()),
+        keyring: before.map_or_else(String::new, |origin| origin.keyring.clone()),
         properties,
         lineage: lineage_of(old),
         replaced_at: None,

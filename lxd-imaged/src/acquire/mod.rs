@@ -30,7 +30,7 @@ use lxd_proto::remote::{self, Bases, DEFAULT_ALIAS, Remote, RemoteSpec, Secret, 
 
 use crate::app::{App, Caller};
 use crate::catalog::{Catalog, Entry, Viewer};
-use crate::db::Change;
+use crate::db::{Change, Origin};
 use crate::error::{Error, Result};
 use crate::store::blobs::Blobs;
 
@@ -197,6 +197,7 @@ async fn take(
 ) -> Result<(Arc<Entry>, bool)> {
     let origin = record::FoundAt {
         project: source.remote.project.clone(),
+        keyring: source.remote.keyring.clone().unwrap_or_default(),
         source: found.alias.clone().map(|alias| update_source(&source.remote, alias)),
     };
     if app.catalog.get(&found.fingerprint).is_some() {
@@ -294,6 +295,11 @@ fn preferred(app: &App, source: &Source) -> Option<Arc<Entry>> {
     let alias = source.alias().filter(|_| source.secret.is_none())?;
     follow::interval(app)?;
     let wanted = update_source(&source.remote, alias.to_owned());
+    let is_origin = |origin: &Origin| {
+        let keyring = source.remote.keyring.as_deref();
+        origin.project == source.remote.project
+            && keyring.is_none_or(|keyring| keyring == origin.keyring)
+    };
     let architectures = source.architecture.map(|wanted| vec![wanted]).or_else(|| {
         let host = Architecture::host()?;
         Some(std::iter::once(host).chain(host.personalities().iter().copied()).collect())
@@ -305,7 +311,7 @@ fn preferred(app: &App, source: &Source) -> Option<Arc<Entry>> {
             let image = &entry.image;
             image.auto_update
                 && image.update_source.as_ref().is_some_and(|source| same(source, &wanted))
-                && entry.origin.as_ref().is_some_and(|o| o.project == source.remote.project)
+                && entry.origin.as_ref().is_some_and(is_origin)
                 && source.kind.is_none_or(|kind| kind == image.kind)
                 && architectures.as_ref().is_none_or(|all| all.contains(&image.architecture))
         })

@@ -10,6 +10,7 @@ use lxd_proto::config;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::net::{Access, Authorities, Proxies};
 use lxd_proto::remote::{self, Protocol, Remote, RemoteSpec};
+use lxd_simplestreams::signed::Keyring;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -153,7 +154,26 @@ pub fn spec(server: &str, protocol: &str, certificate: &str, project: &str) -> R
         } else {
             project.to_owned()
         },
+        keyring: None,
     })
+}
+
+/// The same server, if what it says has to be signed by one of these keys; `keyring` may be empty.
+///
+/// # Errors
+/// [`Error::BadRequest`] when there are no such keys, or the server is none that signs.
+pub fn signed(spec: RemoteSpec, keyring: &str) -> Result<RemoteSpec> {
+    if keyring.trim().is_empty() {
+        return Ok(spec);
+    }
+    if spec.protocol != Protocol::Simplestreams {
+        let text = "a keyring is for simplestreams servers: what an LXD server says is not signed";
+        return Err(Error::BadRequest(text.into()));
+    }
+    let keys = Keyring::from_bytes(keyring.as_bytes())
+        .map_err(|error| Error::BadRequest(format!("cannot use the keyring: {error}")))?;
+    // In one spelling: the same keys are the same origin.
+    Ok(RemoteSpec { keyring: Some(keys.armored()), ..spec })
 }
 
 /// The address, if it is an https one.
@@ -232,6 +252,16 @@ mod tests {
         }
         let error = spec("https://a", "direct", "", "").unwrap_err();
         assert_eq!(error.to_string(), "Unsupported protocol: direct");
+    }
+
+    #[test]
+    fn a_keyring_is_for_servers_that_sign() {
+        let spec = |protocol| spec("https://a", protocol, "", "").unwrap();
+        assert_eq!(signed(spec("lxd"), " \n").unwrap().keyring, None);
+        let error = signed(spec("lxd"), "keys").unwrap_err().to_string();
+        assert!(error.contains("is not signed"), "{error}");
+        let error = signed(spec("simplestreams"), "keys").unwrap_err().to_string();
+        assert!(error.contains("cannot use the keyring"), "{error}");
     }
 
     #[test]

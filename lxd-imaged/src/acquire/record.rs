@@ -42,6 +42,8 @@ pub(super) struct Described {
 pub(super) struct FoundAt {
     /// Project at the server.
     pub(super) project: String,
+    /// Keys that had to sign what the server says; empty for none.
+    pub(super) keyring: String,
     /// The alias it was found by, if it was.
     pub(super) source: Option<UpdateSource>,
 }
@@ -172,13 +174,22 @@ pub(super) async fn adopt(
     }
     apply(app, &mut image, wish, at);
     let origin = if returns {
+        let before = entry.origin.clone().unwrap_or_default();
         let at = FoundAt {
-            project: entry.origin.as_ref().map_or_else(String::new, |o| o.project.clone()),
+            project: before.project,
+            keyring: before.keyring,
             source: image.update_source.clone(),
         };
         origin(&at, &entry.image)
     } else if image.update_source == entry.image.update_source && entry.origin.is_some() {
-        entry.origin.clone()
+        // Once it has to be signed, it has to stay so.
+        let keyring = at
+            .filter(|at| at.source == image.update_source && !at.keyring.is_empty())
+            .map(|at| at.keyring.clone());
+        entry.origin.clone().map(|origin| Origin {
+            keyring: keyring.unwrap_or_else(|| origin.keyring.clone()),
+            ..origin
+        })
     } else {
         at.and_then(|at| origin(at, &entry.image))
     };
@@ -309,6 +320,7 @@ fn new_image(image: Image, placed: &Placed, wish: &Wish, origin: Option<Origin>)
 fn origin(at: &FoundAt, remote: &Image) -> Option<Origin> {
     at.source.as_ref().map(|_| Origin {
         project: at.project.clone(),
+        keyring: at.keyring.clone(),
         properties: remote.properties.clone(),
         lineage: Uuid::new_v4().to_string(),
         ..Origin::default()

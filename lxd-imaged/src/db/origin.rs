@@ -16,6 +16,8 @@ use crate::error::{IMAGE_NOT_FOUND, Result};
 pub struct Origin {
     /// Project at the server.
     pub project: String,
+    /// Armoured OpenPGP keys, one of which must have signed what it says; empty for none.
+    pub keyring: String,
     /// As the origin gave them.
     pub properties: Properties,
     /// Shared by all versions of one image.
@@ -49,13 +51,14 @@ pub(super) async fn write(
     let micros = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_microsecond);
     sqlx::query(
         "INSERT INTO origins (fingerprint, project, properties, lineage, replaced_at, skipped,
-            checked_at, next_check_at, error)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            checked_at, next_check_at, error, keyring)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (fingerprint) DO UPDATE SET
             project = excluded.project, properties = excluded.properties,
             lineage = excluded.lineage, replaced_at = excluded.replaced_at,
             skipped = excluded.skipped, checked_at = excluded.checked_at,
-            next_check_at = excluded.next_check_at, error = excluded.error",
+            next_check_at = excluded.next_check_at, error = excluded.error,
+            keyring = excluded.keyring",
     )
     .bind(fingerprint.to_string())
     .bind(origin.project.clone())
@@ -66,6 +69,7 @@ pub(super) async fn write(
     .bind(micros(refresh.map(|refresh| refresh.checked_at)))
     .bind(micros(refresh.map(|refresh| refresh.next_check_at)))
     .bind(refresh.map_or_else(String::new, |refresh| refresh.error.clone()))
+    .bind(origin.keyring.clone())
     .execute(db)
     .await?;
     Ok(())
@@ -134,7 +138,7 @@ pub(super) async fn load(
 ) -> Result<Vec<(Fingerprint, Origin)>, sqlx::Error> {
     sqlx::query(
         "SELECT fingerprint, project, properties, lineage, replaced_at, skipped, checked_at,
-            next_check_at, error FROM origins",
+            next_check_at, error, keyring FROM origins",
     )
     .fetch_all(db)
     .await?
@@ -159,6 +163,7 @@ fn origin(row: &AnyRow) -> Result<(Fingerprint, Origin), sqlx::Error> {
     };
     let origin = Origin {
         project: row.try_get("project")?,
+        keyring: row.try_get("keyring")?,
         properties: load::json(row, "properties")?,
         lineage: row.try_get("lineage")?,
         replaced_at: set("replaced_at")?,

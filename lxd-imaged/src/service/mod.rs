@@ -12,6 +12,7 @@ pub mod placed;
 pub mod push;
 pub mod secrets;
 pub mod settings;
+pub mod signing;
 pub mod sources;
 pub mod trust;
 pub mod upload;

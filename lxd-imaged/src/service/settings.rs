@@ -1,6 +1,7 @@
 //! The server's configuration.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use lxd_proto::config::{self, ConfigError, Kind, Wanted};
 use lxd_proto::event::action;
@@ -8,7 +9,7 @@ use lxd_proto::routes;
 use serde_json::Value;
 
 use super::images::{check_etag, hash};
-use super::password;
+use super::{password, signing};
 use crate::app::{App, Caller};
 use crate::db::Change;
 use crate::error::{Error, Result};
@@ -66,6 +67,9 @@ pub async fn update(
     if changes.is_empty() {
         return Ok(());
     }
+    if let Some(Some(path)) = changes.get(config::STREAMS_KEY) {
+        check_key(path).await?;
+    }
     let moved = bind(app, &changes).await?;
     match (app.db.commit(Change::Config(changes)).await, moved) {
         (Ok(()), None) => {}
@@ -99,6 +103,20 @@ async fn bind(app: &App, changes: &Changes) -> Result<Option<Move>> {
             key: config::HTTPS_ADDRESS.into(),
             value: address.into(),
             reason: format!("cannot listen there: {error}"),
+        })),
+    }
+}
+
+/// Refuses a key that could not sign.
+async fn check_key(path: &str) -> Result<()> {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || signing::read(Path::new(&file))).await;
+    match read.map_err(|error| Error::Internal(error.to_string()))? {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Config(ConfigError::Value {
+            key: config::STREAMS_KEY.into(),
+            value: path.into(),
+            reason: error.to_string(),
         })),
     }
 }

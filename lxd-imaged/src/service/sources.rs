@@ -56,6 +56,7 @@ fn pull(app: &Arc<App>, given: &ImageSource, post: ImagesPost) -> Result<Operati
         (alias, _) => alias,
     };
     let remote = origins::spec(&given.server, &given.protocol, &given.certificate, &given.project)?;
+    let remote = origins::signed(remote, &given.keyring)?;
     let kind = match given.image_type.as_str() {
         "" => None,
         text => Some(

@@ -104,6 +104,7 @@ pub(crate) struct Fake {
     questions: AtomicUsize,
     downloads: AtomicUsize,
     connections: AtomicUsize,
+    keyrings: Mutex<Vec<Option<String>>>,
     sent: AtomicU64,
 }
 
@@ -127,6 +128,7 @@ impl Fake {
             questions: AtomicUsize::default(),
             downloads: AtomicUsize::default(),
             connections: AtomicUsize::default(),
+            keyrings: Mutex::default(),
             sent: AtomicU64::default(),
         };
         for (alias, image) in images {
@@ -135,8 +137,14 @@ impl Fake {
         Arc::new(fake)
     }
 
+    /// The keyrings of its clients.
+    pub(crate) fn keyrings(&self) -> Vec<Option<String>> {
+        self.keyrings.lock().clone()
+    }
+
     /// A new client of it.
-    pub(crate) fn connected(self: &Arc<Self>) -> Arc<dyn Remote> {
+    pub(crate) fn connected(self: &Arc<Self>, spec: &RemoteSpec) -> Arc<dyn Remote> {
+        self.keyrings.lock().push(spec.keyring.clone());
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.clone()
     }

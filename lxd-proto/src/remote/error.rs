@@ -80,7 +80,7 @@ pub enum Error {
         reason: String,
     },
     /// What came is not signed as it has to be, or older than what was seen before.
-    #[error("cannot trust {what}: {reason}")]
+    #[error("{what} is refused: {reason}")]
     Signature {
         /// Which document of which server.
         what: String,

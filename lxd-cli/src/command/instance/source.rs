@@ -7,6 +7,7 @@ use lxd_proto::operation::Operation;
 use lxd_proto::remote::{Error, Protocol, Want, resolve};
 
 use super::wait_shown;
+use crate::command::image::copy::bring;
 use crate::command::image::copy::parties::{Source, Target};
 use crate::command::image::fetching::classified;
 use crate::context::Context;
@@ -42,7 +43,9 @@ pub(super) async fn find(
     let source = Source::open(context, &reference.remote).await?;
     let party = Target::open(context, target, None).await?;
     let resolved = match resolve(&*source.remote, &reference.name, &want, None).await {
-        Err(Error::Connect { .. } | Error::Silent { .. }) if !reference.name.is_empty() => {
+        Err(Error::Connect { .. } | Error::Silent { .. })
+            if !reference.name.is_empty() && party.may_pull(&source) =>
+        {
             note(&format!(
                 "{}: cannot be reached from here; {target}: is asked to fetch \"{}\" from it.",
                 reference.remote, reference.name
@@ -59,6 +62,13 @@ pub(super) async fn find(
     };
     let image = resolved.image;
     if party.is_same(&source) {
+        return Ok(local(&image));
+    }
+    if !party.may_pull(&source) {
+        note(&format!(
+            "{target}: cannot check signatures, so the image comes through this client."
+        ));
+        bring(context, &source, &party, image.clone()).await?;
         return Ok(local(&image));
     }
     let private = !image.public && source.spec().protocol == Protocol::Lxd;
@@ -118,6 +128,7 @@ fn common(source: &Source) -> InstanceSource {
             Protocol::Lxd => spec.project.clone(),
             Protocol::Simplestreams => String::new(),
         },
+        keyring: source.keyring(),
         ..InstanceSource::default()
     }
 }

@@ -1,5 +1,7 @@
 //! `remote add`: finds out what a server is, gets its trust, and gives it a name.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use lxd_proto::certificate::{CLIENT, CertificatesPost, JoinToken};
 use lxd_proto::client::LxdClient;
@@ -11,6 +13,7 @@ use lxd_proto::remote::{Error, Protocol, RemoteSpec};
 use lxd_proto::server::Server;
 use lxd_proto::time::is_unset;
 use lxd_simplestreams::connect;
+use lxd_simplestreams::signed::Keyring;
 use serde_json::json;
 
 use super::address::{Address, check_name};
@@ -19,6 +22,7 @@ use crate::command::flags::ResultFormat;
 use crate::config::RemoteEntry;
 use crate::context::Context;
 use crate::failure::{Cause, Failure, Outcome};
+use crate::keyrings;
 use crate::output::{emit, note};
 use crate::prompt::{ask, ask_secret};
 use crate::redact::without_password;
@@ -36,13 +40,16 @@ An address is HOST, HOST:PORT, https://HOST[:PORT], or the path of a socket. A s
 certificate no authority vouches for shows its fingerprint, which you are asked about; it is kept,
 and no other certificate is accepted from then on. A server to manage must trust this client: with
 a token from `config trust add` there, or with its trust password. With --public nobody logs in,
-and the server may be an LXD server or a simplestreams tree, whichever answers.
+and the server may be an LXD server or a simplestreams tree, whichever answers. With --keyring it
+is a simplestreams tree whose documents are signed: what is unsigned, signed by another key, or
+older than what was seen before is refused from then on, by servers that copy from it, too.
 
 Examples:
   lxd-cli remote add backup backup.example.org
   lxd-cli remote add backup eyJjbGllbnRfbmFtZSI6...
   lxd-cli remote add team images.example.org --public
-  lxd-cli remote add ubuntu-minimal https://cloud-images.ubuntu.com/minimal/releases --protocol simplestreams"
+  lxd-cli remote add ubuntu-minimal https://cloud-images.ubuntu.com/minimal/releases --protocol simplestreams
+  lxd-cli remote add team https://images.example.org --keyring team.gpg"
 )]
 pub(crate) struct Add {
     /// The name, which follows from the address if not given, and the address or a token
@@ -63,6 +70,9 @@ pub(crate) struct Add {
     /// How the server knows this client: tls
     #[arg(long, value_name = "TYPE")]
     auth_type: Option<String>,
+    /// Take only what a key of this file has signed: OpenPGP public keys of a simplestreams server
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "password", "auth_type"])]
+    keyring: Option<PathBuf>,
     /// Save it without asking the server
     #[arg(long, conflicts_with_all = ["token", "password"])]
     no_check: bool,
@@ -78,6 +88,8 @@ struct Found {
     entry: RemoteEntry,
     /// PEM to pin; empty where an authority vouches for the server.
     certificate: String,
+    /// Keys that must have signed what the server says.
+    keyring: Option<Keyring>,
 }
 
 impl Add {
@@ -96,9 +108,10 @@ impl Add {
         if let Some(failure) = context.remotes.config.unusable(&name) {
             return Err(failure);
         }
-        let job = Job { add: self, context, name: &name };
+        let keyring = self.keyring(&address)?;
+        let job = Job { add: self, context, name: &name, keyring };
         let found = match &address {
-            _ if self.no_check => self.unchecked(&address),
+            _ if self.no_check => self.unchecked(&address, job.keyring),
             Address::Unix(_) => job.unix(&address).await?,
             Address::Token(token) => job.by_token(token).await?,
             Address::Https { .. } => job.network(&address).await?,
@@ -106,11 +119,26 @@ impl Add {
         save(context, &name, &found)?;
         let RemoteEntry { addr, protocol, public, .. } = &found.entry;
         let addr = without_password(addr);
+        let mut object =
+            json!({ "remote": name, "addr": addr, "protocol": protocol, "public": public });
+        if let Some(keyring) = &found.keyring {
+            object["keyring"] = keyring.fingerprints().into();
+        }
         if self.words.len() == 1 && !context.quiet {
             note(&format!("The remote is called \"{name}\"."));
         }
-        self.format
-            .done(&json!({ "remote": name, "addr": addr, "protocol": protocol, "public": public }))
+        self.format.done(&object)
+    }
+
+    /// The keys that must have signed what the server at `address` says.
+    fn keyring(&self, address: &Address) -> Outcome<Option<Keyring>> {
+        let Some(file) = &self.keyring else { return Ok(None) };
+        if self.protocol == Some(Protocol::Lxd) || !matches!(address, Address::Https { .. }) {
+            return Err(Failure::usage(
+                "a keyring is for simplestreams servers: what an LXD server says is not signed",
+            ));
+        }
+        keyrings::load(file).map(Some)
     }
 
     fn words(&self) -> Outcome<(String, Address)> {
@@ -129,15 +157,19 @@ impl Add {
         Ok((name, address))
     }
 
-    fn unchecked(&self, address: &Address) -> Found {
-        let protocol = self.protocol.unwrap_or_default();
+    fn unchecked(&self, address: &Address, keyring: Option<Keyring>) -> Found {
+        let protocol = match &keyring {
+            Some(_) => Protocol::Simplestreams,
+            None => self.protocol.unwrap_or_default(),
+        };
         let entry = entry(address.url(protocol), protocol, self.public);
-        Found { entry, certificate: String::new() }
+        Found { entry, certificate: String::new(), keyring }
     }
 
     /// The protocols that the server may speak, in the order in which they are tried.
     fn protocols(&self) -> Vec<Protocol> {
         match self.protocol {
+            None if self.keyring.is_some() => vec![Protocol::Simplestreams],
             Some(protocol) => vec![protocol],
             None if self.public => vec![Protocol::Lxd, Protocol::Simplestreams],
             None => vec![Protocol::Lxd],
@@ -155,6 +187,7 @@ struct Job<'a> {
     add: &'a Add,
     context: &'a Context,
     name: &'a str,
+    keyring: Option<Keyring>,
 }
 
 impl Job<'_> {
@@ -162,7 +195,8 @@ impl Job<'_> {
         let url = address.url(Protocol::Lxd);
         let spec = RemoteSpec { address: url.clone(), ..RemoteSpec::default() };
         LxdClient::new(spec, &stranger())?.server().await?;
-        Ok(Found { entry: entry(url, Protocol::Lxd, false), certificate: String::new() })
+        let entry = entry(url, Protocol::Lxd, false);
+        Ok(Found { entry, certificate: String::new(), keyring: None })
     }
 
     /// Tries the protocols one after the other; the first failure is the one that is told.
@@ -198,6 +232,7 @@ impl Job<'_> {
             protocol: Protocol::Simplestreams,
             certificate: certificate.clone(),
             project: String::new(),
+            keyring: self.keyring.as_ref().map(Keyring::armored),
         };
         let images = connect(spec, &access)?.images(&Filter::default()).await;
         images.map_err(|error| match error {
@@ -206,7 +241,8 @@ impl Job<'_> {
             }
             error => error.into(),
         })?;
-        Ok(Found { entry: entry(url, Protocol::Simplestreams, true), certificate })
+        let entry = entry(url, Protocol::Simplestreams, true);
+        Ok(Found { entry, certificate, keyring: self.keyring.clone() })
     }
 
     /// An LXD server at `url`; `token` when that is how it was found.
@@ -225,7 +261,8 @@ impl Job<'_> {
         }
         let known: Option<Fingerprint> = token.and_then(|token| token.fingerprint.parse().ok());
         let certificate = trusted(url, &access, &self.add.accept, known).await?;
-        let mut found = Found { entry: entry(url.to_owned(), Protocol::Lxd, true), certificate };
+        let entry = entry(url.to_owned(), Protocol::Lxd, true);
+        let mut found = Found { entry, certificate, keyring: None };
         let client = self.client(&found, &access)?;
         let server = client.server().await.map_err(|error| not_lxd(url, error))?.value;
         if self.add.public || server.public {
@@ -350,14 +387,20 @@ fn entry(addr: String, protocol: Protocol, public: bool) -> RemoteEntry {
     RemoteEntry { addr, protocol: protocol.as_str().to_owned(), public, ..RemoteEntry::default() }
 }
 
-/// The certificate first: a remote without its certificate would be asked about again.
+/// The certificate and the keys first: a remote without its certificate would be asked about
+/// again, and one without its keys would be believed.
 fn save(context: &Context, name: &str, found: &Found) -> Outcome {
     let credentials = context.remotes.credentials();
+    let keyrings = context.remotes.keyrings();
     context.remotes.config.change(|document| {
         if document.has_remote(name) {
             return Err(Failure::new(format!("Remote {name} exists already")));
         }
         document.set_remote(name, &found.entry);
+        match &found.keyring {
+            Some(keyring) => keyrings.set(name, &found.entry.addr, keyring)?,
+            None => keyrings.remove(name)?,
+        }
         // One that was left behind by another client must not count.
         if found.certificate.is_empty() {
             credentials.unpin(name)

@@ -24,8 +24,14 @@ pub(crate) struct List {
 impl List {
     pub(super) fn run(&self, context: &Context) -> Outcome {
         let config = &context.remotes.config;
-        let remotes: BTreeMap<_, _> =
+        let mut remotes: BTreeMap<_, _> =
             config.remotes.iter().map(|(name, entry)| (name, shown(entry))).collect();
+        for (name, entry) in &mut remotes {
+            match keyring(context, name) {
+                Ok(keys) => entry.keyring = keys,
+                Err(failure) => note(&format!("Warning: {name}: {}", failure.error)),
+            }
+        }
         for name in config.unusable.keys() {
             if let Some(failure) = config.unusable(name) {
                 note(&format!("Warning: {}", failure.error));
@@ -41,7 +47,7 @@ impl List {
         sort_rows(&mut table.rows);
         if self.format.format.shape == Shape::Json {
             let remotes: BTreeMap<_, _> =
-                config.remotes.iter().map(|(name, entry)| (name, lxcs(entry))).collect();
+                remotes.iter().map(|(name, entry)| (name, lxcs(entry))).collect();
             return emit(&output::json(&remotes)?);
         }
         print_list(self.format.format, &table, &remotes)
@@ -50,12 +56,25 @@ impl List {
 
 /// The entry as lxc writes it in JSON, where it has other names than in YAML.
 fn lxcs(entry: &RemoteEntry) -> Value {
-    let RemoteEntry { addr, auth_type, domain, project, protocol, public, is_static, global } =
-        entry;
-    json!({
-        "Addr": without_password(addr), "AuthType": auth_type, "Domain": domain, "Project": project,
-        "Protocol": protocol, "Public": public, "Global": global, "Static": is_static,
-    })
+    let mut object = json!({
+        "Addr": entry.addr, "AuthType": entry.auth_type, "Domain": entry.domain,
+        "Project": entry.project, "Protocol": entry.protocol, "Public": entry.public,
+        "Global": entry.global, "Static": entry.is_static,
+    });
+    if !entry.keyring.is_empty() {
+        object["Keyring"] = json!(entry.keyring);
+    }
+    object
+}
+
+/// The fingerprints of the keys for a remote.
+fn keyring(context: &Context, name: &str) -> Outcome<Vec<String>> {
+    let entry = context.remotes.entry(name)?;
+    if entry.protocol != Protocol::Simplestreams.as_str() {
+        return Ok(Vec::new());
+    }
+    let keyring = context.remotes.keyrings().of(name, &entry.addr)?;
+    Ok(keyring.map_or_else(Vec::new, |keyring| keyring.fingerprints()))
 }
 
 /// The entry as it is told: complete, and without the password of its address.
@@ -72,6 +91,8 @@ fn row(name: String, entry: &RemoteEntry) -> Vec<String> {
     let upper = |value| if value { "YES" } else { "NO" }.to_owned();
     let auth = if entry.addr.starts_with("unix:") {
         "file access"
+    } else if !entry.keyring.is_empty() {
+        "none (signed)"
     } else if entry.protocol == Protocol::Simplestreams.as_str() {
         "none"
     } else if entry.auth_type.is_empty() {
@@ -112,6 +133,15 @@ mod tests {
         );
         let json = lxcs(&remotes["local"]);
         assert_eq!((&json["Addr"], &json["Static"]), (&"unix://".into(), &true.into()));
+        let signed = RemoteEntry {
+            addr: "https://h/x".into(),
+            protocol: "simplestreams".into(),
+            keyring: vec!["AB".into()],
+            ..RemoteEntry::default()
+        };
+        let cells = row("s".into(), &shown(&signed));
+        assert_eq!(cells.join("|"), "s|https://h/x|simplestreams|none (signed)|NO|NO|NO");
+        assert_eq!(lxcs(&signed)["Keyring"], json!(["AB"]));
         let secret = RemoteEntry { addr: "https://me:pw@h/x".into(), ..RemoteEntry::default() };
         let cells = row("p".into(), &shown(&secret));
         assert_eq!(cells.join("|"), "p|https://me:***@h/x|lxd|tls|NO|NO|NO");

@@ -125,12 +125,13 @@ impl Rename {
         if context.remotes.config.remotes.contains_key(new) {
             return Err(Failure::new(format!("Remote {new} already exists")));
         }
-        let credentials = context.remotes.credentials();
+        let (credentials, keyrings) = (context.remotes.credentials(), context.remotes.keyrings());
         context.remotes.config.change(|document| {
             if document.has_remote(new) {
                 return Err(Failure::new(format!("Remote {new} already exists")));
             }
             document.rename_remote(old, new);
+            keyrings.rename(old, new)?;
             credentials.rename_pin(old, new)
         })?;
         self.format.done(&json!({ "remote": new, "renamed_from": old }))
@@ -140,8 +141,8 @@ impl Rename {
 /// Forget a remote.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Its accepted certificate is forgotten too; the server is not asked, and goes on trusting this
-client until `lxd-cli config trust remove` is used there.
+Its accepted certificate and its keyring are forgotten too; the server is not asked, and goes on
+trusting this client until `lxd-cli config trust remove` is used there.
 
 Example:
   lxd-cli remote remove backup")]
@@ -182,6 +183,7 @@ impl Remove {
         })?;
         // Only when nothing refers to it any more.
         context.remotes.credentials().unpin(name)?;
+        context.remotes.keyrings().remove(name)?;
         self.format.done(&json!({ "remote": name, "removed": true }))
     }
 }
@@ -217,9 +219,10 @@ impl SetUrl {
             address => address.url(protocol),
         };
         let entry = RemoteEntry { addr: addr.clone(), ..entry.clone() };
+        let keyrings = context.remotes.keyrings();
         context.remotes.config.change(|document| {
             document.set_remote(name, &entry);
-            Ok(())
+            keyrings.moved(name, &addr)
         })?;
         let addr = without_password(&addr);
         let warning = if self.no_check { None } else { doubt(context, name, &entry).await };

@@ -3,6 +3,7 @@
 mod build;
 mod prune;
 mod report;
+pub(crate) mod sign;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Take old versions out of a tree
     Prune(prune::Prune),
+    /// Sign the documents of a tree
+    Sign(sign::Sign),
 }
 
 /// Runs one of them.
@@ -30,6 +33,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Build(build) => build.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
         Command::Prune(prune) => prune.run(context).await,
+        Command::Sign(sign) => sign.run().await,
     }
 }
 

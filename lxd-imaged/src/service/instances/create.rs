@@ -160,8 +160,9 @@ fn remote(image: ImageOf<'_>, server: instance::Server<'_>) -> Result<Origin> {
         return Err(invalid("an image of another server is named by alias or fingerprint"));
     };
     let protocol = if server.protocol.is_empty() { "lxd" } else { server.protocol };
+    let spec = origins::spec(server.url, protocol, server.certificate, server.project)?;
     Ok(Origin::Remote(Box::new(Source {
-        remote: origins::spec(server.url, protocol, server.certificate, server.project)?,
+        remote: origins::signed(spec, server.keyring)?,
         reference: reference.to_owned(),
         secret: Some(server.secret.to_owned()).filter(|it| !it.is_empty()).map(Secret::new),
         kind: Some(InstanceType::Container),

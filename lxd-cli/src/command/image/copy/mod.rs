@@ -9,6 +9,7 @@ mod transfer;
 
 use clap::{Args, ValueEnum};
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::Image;
 use lxd_proto::remote::{Error, resolve};
 use serde::Serialize;
 
@@ -115,6 +116,21 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<Mode>,
     aliases: Vec<Claim>,
+}
+
+/// Brings an image through this client to a server that cannot fetch it by itself; one that is
+/// there already stays as it is.
+pub(crate) async fn bring(
+    context: &Context,
+    source: &Source,
+    target: &Target,
+    image: Image,
+) -> Outcome {
+    if target.has(&image.fingerprint).await? {
+        return Ok(());
+    }
+    let job = Job { context, source, image, alias: None, wish: Wish::default() };
+    relay::relay(&job, target).await.map(|_| ())
 }
 
 impl Copy {
@@ -259,6 +275,7 @@ impl Copy {
         target: &Target,
         name: &str,
     ) -> Outcome<Report> {
+        target.must_check(source)?;
         note(&format!(
             "{}: cannot be reached from here; {}: is asked to fetch \"{name}\" from it.",
             source.name, target.name
@@ -281,7 +298,16 @@ impl Copy {
         target: &Target,
         mode: Mode,
     ) -> Outcome<(Mode, Fingerprint)> {
-        let possible = job.modes(mode);
+        let possible = job.modes(mode, target);
+        if possible == [Mode::Pull] {
+            target.must_check(job.source).map_err(|failure| {
+                failure.hint(if self.auto_update {
+                    "Without --auto-update this client checks them, and relays the image."
+                } else {
+                    "--mode relay copies through this client, which checks them."
+                })
+            })?;
+        }
         let mut refused: Option<Failure> = None;
         for mode in possible {
             if self.mode == Mode::Auto && !job.context.quiet {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lxd_proto::client::LxdClient;
+use lxd_proto::extensions::SOURCE_KEYRING;
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::project;
 use lxd_proto::remote::{Protocol, Remote, RemoteSpec};
@@ -28,6 +29,8 @@ pub(crate) struct Target {
     pub(crate) server: LxdClient,
     spec: RemoteSpec,
     environment: Environment,
+    /// Whether it can take a keyring with what it is to fetch.
+    checks_signatures: bool,
 }
 
 impl Source {
@@ -70,6 +73,11 @@ impl Source {
     pub(crate) fn certificate(&self) -> String {
         certificate(self.spec(), &self.environment)
     }
+
+    /// The keys that must have signed what it says; empty for none.
+    pub(crate) fn keyring(&self) -> String {
+        self.spec().keyring.clone().unwrap_or_default()
+    }
 }
 
 impl Target {
@@ -85,13 +93,14 @@ impl Target {
         // Through the remotes, which refuse servers that can only be read.
         context.remotes.server(name)?;
         let server = LxdClient::new(spec.clone(), &context.remotes.access(name)?)?;
-        let Server { auth, environment, .. } = server.server().await?.value;
+        let Server { auth, environment, api_extensions, .. } = server.server().await?.value;
         if auth != "trusted" {
             return Err(Failure::new(format!("{name}: does not trust this client"))
                 .hint(format!("`lxd-cli doctor {name}:` says what is missing.")));
         }
         let environment = environment.unwrap_or_default();
-        Ok(Self { name: name.to_owned(), server, spec, environment })
+        let checks_signatures = api_extensions.iter().any(|name| name == SOURCE_KEYRING);
+        Ok(Self { name: name.to_owned(), server, spec, environment, checks_signatures })
     }
 
     /// Copying a server onto itself can only be a slip.
@@ -100,6 +109,23 @@ impl Target {
             return Err(Failure::usage("The source and target servers must be different"));
         }
         Ok(())
+    }
+
+    /// Whether it may be told to fetch from `source`: one that cannot check signatures would
+    /// believe whatever it gets.
+    pub(crate) fn may_pull(&self, source: &Source) -> bool {
+        source.spec().keyring.is_none() || self.checks_signatures
+    }
+
+    /// Refuses to let it fetch from `source` what it could not check.
+    pub(crate) fn must_check(&self, source: &Source) -> Outcome {
+        if self.may_pull(source) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{}: cannot check signatures, which {}: has to have",
+            self.name, source.name
+        )))
     }
 
     /// Whether both are one server and one project of it.

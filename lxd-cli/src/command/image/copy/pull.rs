@@ -59,6 +59,7 @@ fn common(source: &Source) -> ImageSource {
             Protocol::Lxd => spec.project.clone(),
             Protocol::Simplestreams => String::new(),
         },
+        keyring: source.keyring(),
         ..ImageSource::default()
     }
 }
@@ -72,6 +73,7 @@ async fn run(
     described: ImageSource,
     (fingerprint, size): (Option<Fingerprint>, Option<u64>),
 ) -> Outcome<Fingerprint> {
+    target.must_check(source)?;
     let mut refused: Option<Failure> = None;
     for url in source.urls()? {
         let described = ImageSource { server: url, ..described.clone() };

@@ -61,9 +61,11 @@ impl Job<'_> {
     }
 
     /// The ways that may work, best first.
-    pub(super) fn modes(&self, wanted: Mode) -> Vec<Mode> {
+    pub(super) fn modes(&self, wanted: Mode, target: &Target) -> Vec<Mode> {
         match wanted {
             Mode::Auto if self.wish.auto_update => vec![Mode::Pull],
+            // What the target cannot check, this client does.
+            Mode::Auto if !target.may_pull(self.source) => vec![Mode::Relay],
             Mode::Auto if self.source.server.is_some() => vec![Mode::Pull, Mode::Push, Mode::Relay],
             Mode::Auto => vec![Mode::Pull, Mode::Relay],
             one => vec![one],

@@ -1,0 +1,196 @@
+//! Signed twins beside the documents of a tree on disk.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::document::MAX_DOCUMENT;
+use crate::path::TreePath;
+use crate::publish::{INDEX, SIGNED_INDEX};
+use crate::signed::{SignError, Signer};
+
+/// Catalogs that an index may name.
+const MOST_CATALOGS: usize = 64;
+/// What documents end in, unsigned and signed.
+const EXTENSIONS: (&str, &str) = (".json", ".sjson");
+
+/// Why a tree could not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignTreeError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A document is not what it should be.
+    #[error("{path}: {reason}")]
+    Document {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document could not be signed.
+    #[error("{path} cannot be signed: {source}")]
+    Sign {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: SignError,
+    },
+}
+
+/// Signs the tree in `directory`: every catalog that its index names gets a `.sjson` twin, and last
+/// comes a signed index that names these. Each is replaced in one step and is on disk afterwards.
+/// Returns the paths that were written, from the root of the tree. Blocks.
+///
+/// Nobody else may change the tree meanwhile. After a failure the signed index is the old one.
+///
+/// # Errors
+/// When there is no index, a catalog is missing or outside of the tree, or the key cannot sign.
+pub fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignTreeError> {
+    let index = read(directory, INDEX)?;
+    let mut index: Value = parse(INDEX, &index)?;
+    let wrong = |reason: &str| SignTreeError::Document {
+        path: INDEX.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let entries = index.get_mut("index").and_then(Value::as_object_mut);
+    let entries = entries.ok_or_else(|| wrong("it has no \"index\": it is no index"))?;
+    if entries.len() > MOST_CATALOGS {
+        return Err(wrong("it names too many catalogs"));
+    }
+    let mut written = Vec::new();
+    for entry in entries.values_mut() {
+        let Some(Value::String(path)) = entry.get_mut("path") else { continue };
+        let plain = TreePath::parse(path).filter(|plain| plain.as_str().ends_with(EXTENSIONS.0));
+        let plain = plain.ok_or_else(|| {
+            wrong(&format!("it names \"{}\", which is no catalog in the tree", path.escape_debug()))
+        })?;
+        let stem = plain.as_str().trim_end_matches(EXTENSIONS.0);
+        let signed = format!("{stem}{}", EXTENSIONS.1);
+        let catalog = read(directory, plain.as_str())?;
+        parse(plain.as_str(), &catalog)?;
+        write(directory, plain.as_str(), &signed, &catalog, signer)?;
+        path.clone_from(&signed);
+        if !written.contains(&signed) {
+            written.push(signed);
+        }
+    }
+    let index = serde_json::to_vec_pretty(&index).map_err(|error| SignTreeError::Document {
+        path: INDEX.to_owned(),
+        reason: error.to_string(),
+    })?;
+    write(directory, INDEX, SIGNED_INDEX, &index, signer)?;
+    written.push(SIGNED_INDEX.to_owned());
+    Ok(written)
+}
+
+fn parse(path: &str, document: &[u8]) -> Result<Value, SignTreeError> {
+    serde_json::from_slice(document).map_err(|error| SignTreeError::Document {
+        path: path.to_owned(),
+        reason: format!("it is no JSON: {error}"),
+    })
+}
+
+fn read(directory: &Path, path: &str) -> Result<Vec<u8>, SignTreeError> {
+    let at = directory.join(path);
+    let failed = failed(&at);
+    let file = File::open(&at).map_err(&failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_DOCUMENT as u64 + 1).read_to_end(&mut bytes).map_err(&failed)?;
+    if bytes.len() > MAX_DOCUMENT {
+        let reason = format!("it is larger than {MAX_DOCUMENT} bytes");
+        return Err(SignTreeError::Document { path: path.to_owned(), reason });
+    }
+    Ok(bytes)
+}
+
+/// Signs a document and puts it in its place.
+fn write(
+    directory: &Path,
+    plain: &str,
+    signed: &str,
+    document: &[u8],
+    signer: &Signer,
+) -> Result<(), SignTreeError> {
+    let document = signer
+        .sign_json(document)
+        .map_err(|source| SignTreeError::Sign { path: plain.to_owned(), source })?;
+    let path = directory.join(signed);
+    replace(&path, &document).map_err(failed(&path))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&directory)?;
+    file.write_all(bytes)?;
+    // For the web server, which is somebody else.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(&directory)?.sync_all()
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> SignTreeError + use<> {
+    let path = path.display().to_string();
+    move |source| SignTreeError::Io { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signed::tests::ed25519;
+
+    fn tree(index: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("streams/v1")).unwrap();
+        fs::write(directory.path().join(INDEX), index).unwrap();
+        directory
+    }
+
+    #[test]
+    fn every_document_gets_a_twin_and_the_index_names_them() {
+        let (signer, keyring) = ed25519();
+        let directory = tree(
+            r#"{"index":{"a":{"path":"streams/v1/a.json","x":1},"b":{"path":"/streams/v1/b.json"}}}"#,
+        );
+        let at = |path: &str| directory.path().join(path);
+        fs::write(at("streams/v1/a.json"), "{\"products\": \"- a\"}\n").unwrap();
+        fs::write(at("streams/v1/b.json"), "{}").unwrap();
+        let written = sign_tree(directory.path(), &signer).unwrap();
+        assert_eq!(written, ["streams/v1/a.sjson", "streams/v1/b.sjson", SIGNED_INDEX]);
+        let verified = |path: &str| keyring.verify(&fs::read(at(path)).unwrap()).unwrap().payload;
+        let json = |path: &str| serde_json::from_slice::<Value>(&verified(path)).unwrap();
+        let index = json(SIGNED_INDEX);
+        assert_eq!(index["index"]["a"]["path"], "streams/v1/a.sjson");
+        assert_eq!(index["index"]["a"]["x"], 1);
+        assert_eq!(index["index"]["b"]["path"], "streams/v1/b.sjson");
+        assert_eq!(json("streams/v1/a.sjson")["products"], "- a");
+        assert_eq!(fs::read_dir(at("streams/v1")).unwrap().count(), 6);
+    }
+
+    #[test]
+    fn a_tree_that_is_not_whole_keeps_its_signed_index() {
+        let (signer, _) = ed25519();
+        for (index, reason) in [
+            ("{", "no JSON"),
+            ("{}", "no index"),
+            (r#"{"index":{"a":{"path":"streams/v1/a.json"}}}"#, "streams/v1/a.json: No such file"),
+            (r#"{"index":{"a":{"path":"../a.json"}}}"#, "no catalog in the tree"),
+            (r#"{"index":{"a":{"path":"streams/v1/a.txt"}}}"#, "no catalog in the tree"),
+        ] {
+            let directory = tree(index);
+            fs::write(directory.path().join(SIGNED_INDEX), "old").unwrap();
+            let error = sign_tree(directory.path(), &signer).unwrap_err().to_string();
+            assert!(error.contains(reason), "{index}: {error}");
+            assert_eq!(fs::read(directory.path().join(SIGNED_INDEX)).unwrap(), b"old");
+        }
+    }
+}
