@@ -55,33 +55,38 @@ impl<'a> Keyrings<'a> {
     }
 
     /// The remote has moved; its keys stay.
-    pub(crate) fn moved(self, remote: &str, address: &str) -> Outcome {
-        let path = self.path(remote);
-        match read(&path)? {
-            Some(bytes) => self.set(remote, address, &parse(&path, &bytes)?),
+    pub(crate) fn moved(self, remote: &str, from: &str, to: &str) -> Outcome {
+        match self.own(remote, from)? {
+            Some((path, bytes)) => {
+                self.set(remote, to, &parse(&path, &bytes)?)?;
+                if path == self.path(remote) { Ok(()) } else { remove(&path) }
+            }
             None => Ok(()),
         }
     }
 
-    /// Forgets the keys of a remote.
-    pub(crate) fn remove(self, remote: &str) -> Outcome {
-        let path = self.path(remote);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::new(format!("cannot remove {}: {error}", path.display())))
-            }
-            _ => Ok(()),
+    /// Forgets the keys of a remote that is or was at `address`, under whatever name.
+    pub(crate) fn remove(self, remote: &str, address: &str) -> Outcome {
+        remove(&self.path(remote))?;
+        while let Some((path, _)) = self.left_behind(address)? {
+            remove(&path)?;
         }
+        Ok(())
     }
 
     /// The keys go with their remote.
-    pub(crate) fn rename(self, old: &str, new: &str) -> Outcome {
-        let (old, new) = (self.path(old), self.path(new));
-        match fs::rename(&old, &new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::new(format!("cannot rename {}: {error}", old.display())))
-            }
-            _ => Ok(()),
+    pub(crate) fn rename(self, old: &str, new: &str, address: &str) -> Outcome {
+        let Some((path, _)) = self.own(old, address)? else { return Ok(()) };
+        fs::rename(&path, self.path(new))
+            .map_err(|error| Failure::new(format!("cannot rename {}: {error}", path.display())))
+    }
+
+    /// The user's own file for a remote.
+    fn own(self, remote: &str, address: &str) -> Outcome<Option<(PathBuf, Vec<u8>)>> {
+        let path = self.path(remote);
+        match read(&path)? {
+            Some(bytes) => Ok(Some((path, bytes))),
+            None => self.left_behind(address),
         }
     }
 
@@ -129,6 +134,15 @@ fn read(path: &Path) -> Outcome<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // Not to be told from one that asks for signatures.
         Err(error) => Err(cannot(error.to_string())),
+    }
+}
+
+fn remove(path: &Path) -> Outcome {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("cannot remove {}: {error}", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -189,13 +203,20 @@ xbcdPKxDX4lYFP+QBg==
         assert_eq!(known(renamed.of("t", "https://a").unwrap()), expected);
         assert_eq!(known(renamed.of("u", "https://b").unwrap()), None);
 
-        keyrings.moved("s", "https://b").unwrap();
-        keyrings.moved("nobody", "https://b").unwrap();
+        keyrings.moved("s", "https://a", "https://b").unwrap();
+        keyrings.moved("nobody", "https://x", "https://b").unwrap();
+        assert_eq!(known(renamed.of("t", "https://a").unwrap()), None);
         assert_eq!(known(renamed.of("u", "https://b").unwrap()), expected);
-        keyrings.rename("s", "u").unwrap();
+        keyrings.rename("s", "v", "https://b").unwrap();
+        assert_eq!(known(renamed.of("u", "https://b").unwrap()), expected);
+        renamed.rename("u", "u", "https://b").unwrap();
         assert_eq!(known(renamed.of("u", "https://other").unwrap()), expected);
-        keyrings.remove("u").unwrap();
-        keyrings.remove("u").unwrap();
+        renamed.remove("u", "https://b").unwrap();
+        renamed.remove("u", "https://b").unwrap();
+        assert_eq!(known(renamed.of("u", "https://b").unwrap()), None);
+        // What lxc left behind does not come back with a remote that is removed and added again.
+        keyrings.set("s", "https://b", &keyring).unwrap();
+        renamed.remove("u", "https://b").unwrap();
         assert_eq!(known(renamed.of("u", "https://b").unwrap()), None);
     }
 

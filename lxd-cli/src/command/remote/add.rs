@@ -399,7 +399,7 @@ fn save(context: &Context, name: &str, found: &Found) -> Outcome {
         document.set_remote(name, &found.entry);
         match &found.keyring {
             Some(keyring) => keyrings.set(name, &found.entry.addr, keyring)?,
-            None => keyrings.remove(name)?,
+            None => keyrings.remove(name, &found.entry.addr)?,
         }
         // One that was left behind by another client must not count.
         if found.certificate.is_empty() {

@@ -131,7 +131,7 @@ impl Rename {
                 return Err(Failure::new(format!("Remote {new} already exists")));
             }
             document.rename_remote(old, new);
-            keyrings.rename(old, new)?;
+            keyrings.rename(old, new, &entry.addr)?;
             credentials.rename_pin(old, new)
         })?;
         self.format.done(&json!({ "remote": new, "renamed_from": old }))
@@ -158,11 +158,13 @@ impl Remove {
         let name = self.remote.name();
         // An entry that cannot be used can go, too; then only the file says whose it is.
         let unusable = context.remotes.config.unusable.contains_key(name);
+        let mut addr = String::new();
         if !unusable {
             let (_, entry) = self.remote.change(context)?;
             if entry.global {
                 return Err(global(name, "removed"));
             }
+            addr.clone_from(&entry.addr);
         }
         let is_default = || {
             Failure::new(format!("Can't remove the default remote {name}"))
@@ -183,7 +185,7 @@ impl Remove {
         })?;
         // Only when nothing refers to it any more.
         context.remotes.credentials().unpin(name)?;
-        context.remotes.keyrings().remove(name)?;
+        context.remotes.keyrings().remove(name, &addr)?;
         self.format.done(&json!({ "remote": name, "removed": true }))
     }
 }
@@ -218,11 +220,12 @@ impl SetUrl {
             Address::Token(_) => return Err(Failure::usage("a token is no address")),
             address => address.url(protocol),
         };
+        let before = &entry.addr;
         let entry = RemoteEntry { addr: addr.clone(), ..entry.clone() };
         let keyrings = context.remotes.keyrings();
         context.remotes.config.change(|document| {
             document.set_remote(name, &entry);
-            keyrings.moved(name, &addr)
+            keyrings.moved(name, before, &addr)
         })?;
         let addr = without_password(&addr);
         let warning = if self.no_check { None } else { doubt(context, name, &entry).await };
