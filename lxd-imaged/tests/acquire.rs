@@ -178,7 +178,7 @@ async fn what_has_to_be_signed_has_to_stay_so() {
         source.remote.keyring = Some(keyring.to_owned());
         source
     };
-    let keyring = |entry: &Entry| entry.origin.as_ref().unwrap().keyring.clone();
+    let keyring = |entry: &Arc<Entry>| entry.origin.as_ref().unwrap().keyring.clone();
     let copy = async |source: Source| {
         acquire::copy(daemon.app(), &source, &following(), &silent()).await.unwrap().0
     };
