@@ -176,8 +176,7 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     let app = started.app.clone();
     log.attach(app.events.clone());
     let signing = app.clone();
-    // A key that cannot be used is told in the log; whoever publishes asks again.
-    tokio::task::spawn_blocking(move || drop(signing::signer(&signing)));
+    tokio::task::spawn_blocking(move || signing::apply(&signing));
     // On a worker of the runtime, which then begins each connection by itself.
     let router = http::router(app.clone());
     let serving = tokio::spawn(listen::unix::serve(listener, router.clone(), shutdown.clone()));

@@ -67,17 +67,21 @@ pub fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignT
     }
     let mut written = Vec::new();
     for entry in entries.values_mut() {
-        let Some(Value::String(path)) = entry.get_mut("path") else { continue };
+        let Some(path) = entry.get("path").and_then(Value::as_str) else { continue };
         let plain = TreePath::parse(path).filter(|plain| plain.as_str().ends_with(EXTENSIONS.0));
         let plain = plain.ok_or_else(|| {
             wrong(&format!("it names \"{}\", which is no catalog in the tree", path.escape_debug()))
         })?;
-        let stem = plain.as_str().trim_end_matches(EXTENSIONS.0);
+        let stem = plain.as_str().strip_suffix(EXTENSIONS.0).unwrap_or_default();
         let signed = format!("{stem}{}", EXTENSIONS.1);
         let catalog = read(directory, plain.as_str())?;
-        parse(plain.as_str(), &catalog)?;
+        let mut about = parse(plain.as_str(), &catalog)?;
         write(directory, plain.as_str(), &signed, &catalog, signer)?;
-        path.clone_from(&signed);
+        entry["path"] = signed.clone().into();
+        // Readers refuse a catalog that is older than its index says.
+        if entry.get("updated").is_some() && about["updated"].is_string() {
+            entry["updated"] = about["updated"].take();
+        }
         if !written.contains(&signed) {
             written.push(signed);
         }
@@ -159,10 +163,11 @@ mod tests {
     fn every_document_gets_a_twin_and_the_index_names_them() {
         let (signer, keyring) = ed25519();
         let directory = tree(
-            r#"{"index":{"a":{"path":"streams/v1/a.json","x":1},"b":{"path":"/streams/v1/b.json"}}}"#,
+            r#"{"index":{"a":{"path":"streams/v1/a.json","x":1,"updated":"2"},"b":{"path":"/streams/v1/b.json"}}}"#,
         );
         let at = |path: &str| directory.path().join(path);
-        fs::write(at("streams/v1/a.json"), "{\"products\": \"- a\"}\n").unwrap();
+        fs::write(at("streams/v1/a.json"), "{\"products\": \"- a\", \"updated\": \"1\"}\n")
+            .unwrap();
         fs::write(at("streams/v1/b.json"), "{}").unwrap();
         let written = sign_tree(directory.path(), &signer).unwrap();
         assert_eq!(written, ["streams/v1/a.sjson", "streams/v1/b.sjson", SIGNED_INDEX]);
@@ -171,6 +176,8 @@ mod tests {
         let index = json(SIGNED_INDEX);
         assert_eq!(index["index"]["a"]["path"], "streams/v1/a.sjson");
         assert_eq!(index["index"]["a"]["x"], 1);
+        assert_eq!(index["index"]["a"]["updated"], "1");
+        assert_eq!(index["index"]["b"].get("updated"), None);
         assert_eq!(index["index"]["b"]["path"], "streams/v1/b.sjson");
         assert_eq!(json("streams/v1/a.sjson")["products"], "- a");
         assert_eq!(fs::read_dir(at("streams/v1")).unwrap().count(), 6);

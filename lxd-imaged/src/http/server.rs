@@ -1,6 +1,7 @@
 //! `/` and `/1.0`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
@@ -135,7 +136,7 @@ pub(super) async fn patch(
 }
 
 async fn update(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller,
     headers: &HeaderMap,
     body: Body,

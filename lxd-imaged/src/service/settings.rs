@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use lxd_proto::config::{self, ConfigError, Kind, Wanted};
 use lxd_proto::event::action;
@@ -38,7 +39,7 @@ pub fn etag(app: &App) -> String {
 
 /// Sets values; with `replace`, what the request does not name goes back to its default.
 pub async fn update(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller,
     given: Option<&str>,
     values: BTreeMap<String, Value>,
@@ -70,6 +71,7 @@ pub async fn update(
     if let Some(Some(path)) = changes.get(config::STREAMS_KEY) {
         check_key(path).await?;
     }
+    let other_key = changes.contains_key(config::STREAMS_KEY);
     let moved = bind(app, &changes).await?;
     match (app.db.commit(Change::Config(changes)).await, moved) {
         (Ok(()), None) => {}
@@ -80,6 +82,11 @@ pub async fn update(
             }
             return Err(error);
         }
+    }
+    if other_key {
+        let task = app.clone();
+        let applied = tokio::task::spawn_blocking(move || signing::apply(&task)).await;
+        applied.map_err(|error| Error::Internal(error.to_string()))?;
     }
     let source = routes::API.url(&[]);
     app.events.lifecycle(action::CONFIG_UPDATED, source, &[], Some(&caller.requestor));

@@ -12,6 +12,8 @@ use lxd_simplestreams::signed::{KeyError, MAX_KEYS, Signer};
 use parking_lot::Mutex;
 
 use crate::app::App;
+use crate::error::Error;
+use crate::streams;
 
 /// Permissions that a file with a secret key must not have: others may neither read nor write it.
 const TOO_OPEN: u32 = 0o027;
@@ -35,7 +37,11 @@ pub enum KeyFileError {
 
 /// The key as it was read last.
 #[derive(Debug, Default)]
-pub struct StreamsKey(Mutex<Option<Loaded>>);
+pub struct StreamsKey {
+    read: Mutex<Option<Loaded>>,
+    /// What signs the published catalogs.
+    applied: Mutex<Option<Arc<Signer>>>,
+}
 
 #[derive(Debug)]
 struct Loaded {
@@ -52,14 +58,14 @@ type Stamp = (u64, u64, i64, i64, i64, i64);
 ///
 /// # Errors
 /// When a key is configured and cannot be used. Then nothing may be published as signed.
-pub fn signer(app: &App) -> Result<Option<Arc<Signer>>, KeyFileError> {
+fn signer(app: &App) -> Result<Option<Arc<Signer>>, KeyFileError> {
     let Some(path) = app.catalog.config().remove(config::STREAMS_KEY) else {
-        *app.streams_key.0.lock() = None;
+        *app.streams_key.read.lock() = None;
         return Ok(None);
     };
     let path = PathBuf::from(path);
     let stamp = stamp(&path);
-    let mut loaded = app.streams_key.0.lock();
+    let mut loaded = app.streams_key.read.lock();
     if let Some(loaded) = loaded.as_ref()
         && loaded.path == path
         && loaded.stamp == stamp
@@ -77,6 +83,28 @@ pub fn signer(app: &App) -> Result<Option<Arc<Signer>>, KeyFileError> {
     }
     *loaded = Some(Loaded { path, stamp, signer: signer.clone() });
     signer.map(Some)
+}
+
+/// Lets the published catalogs be signed by what is configured now, or by nothing. Reads files.
+pub fn apply(app: &App) {
+    // What cannot be used has been told in the log.
+    let signer = signer(app).ok().flatten();
+    let mut applied = app.streams_key.applied.lock();
+    let same = match (&*applied, &signer) {
+        (None, None) => true,
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        _ => false,
+    };
+    if same {
+        return;
+    }
+    app.streams.set_signer(signer.clone().map(|signer| -> streams::Signer {
+        Arc::new(move |document: &[u8]| {
+            let signed = signer.sign_json(document);
+            signed.map_err(|error| Error::Internal(format!("cannot sign a catalog: {error}")))
+        })
+    }));
+    *applied = signer;
 }
 
 /// Reads a key. Blocks.

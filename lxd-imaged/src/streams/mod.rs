@@ -185,6 +185,9 @@ impl Rendering {
     /// Those of the signer.
     pub async fn signed_catalog(&self) -> Result<Option<Arc<Document>>> {
         let Some(signed) = &self.signed else { return Ok(None) };
+        // An index is never signed later than a catalog that it names: clients would take that
+        // catalog for an old one.
+        self.signed_index().await?;
         signed.twin(&signed.catalog, self.catalog.bytes().clone(), &self.catalog).await.map(Some)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
-use crate::service::instances;
+use crate::service::{instances, signing};
 
 /// Time between two passes.
 const EVERY: Duration = Duration::from_mins(1);
@@ -27,6 +27,9 @@ pub async fn run(app: Arc<App>) {
             _ = ticks.tick() => {}
         }
         app.origins.tidy();
+        // The file of the key may be another one by now.
+        let signing = app.clone();
+        let _ = tokio::task::spawn_blocking(move || signing::apply(&signing)).await;
         if let Err(error) = expiry::run_once(&app).await {
             tracing::error!(%error, "cannot remove expired images");
         }

@@ -105,6 +105,7 @@ fn what_creates_an_instance_is_spelled_as_lxc_does() {
         certificate: "PEM",
         secret: "",
         project: "",
+        keyring: "",
     };
     assert_eq!(post.source.parse(), Ok(Source::Remote(ImageOf::Alias("bb"), server)));
 

@@ -211,10 +211,8 @@ impl Tree {
         }
         let provenance = known.as_ref().map(|known| &known.provenance);
         let mut next = match provenance {
-            Some(provenance) if !index => {
-                self.admit(self.index_path(), provenance.index.stamp.as_ref())?;
-                provenance.clone()
-            }
+            // One whose signature has expired may have been signed anew.
+            Some(provenance) if !index && self.admits_index(provenance) => provenance.clone(),
             _ => self.index(provenance).await?,
         };
         let old = provenance.map_or(&[][..], |provenance| &provenance.catalogs);
@@ -257,6 +255,10 @@ impl Tree {
             trust.remember(stamps);
         })
         .await;
+    }
+
+    fn admits_index(&self, known: &Provenance) -> bool {
+        self.admit(self.index_path(), known.index.stamp.as_ref()).is_ok()
     }
 
     /// Whether what is known has been signed in a way that still counts.
