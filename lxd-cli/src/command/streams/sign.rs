@@ -1,10 +1,13 @@
 //! `streams sign`: signed twins beside the documents of a tree.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lxd_proto::remote::Progress;
+use lxd_simplestreams::builder::LocalTree;
 use lxd_simplestreams::sign_tree;
 use lxd_simplestreams::signed::{MAX_KEYS, Signer};
 use serde::Serialize;
@@ -12,9 +15,6 @@ use serde::Serialize;
 use crate::command::flags::ResultFormat;
 use crate::editor::blocking;
 use crate::failure::{Failure, Outcome};
-
-/// The file that is locked while a tree is changed.
-const LOCK: &str = ".lock";
 
 /// Sign the documents of a tree.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(crate) struct Sign {
 
 /// What was signed.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     key: String,
     documents: Vec<String>,
 }
@@ -49,8 +49,11 @@ impl Sign {
         let (directory, key) = (self.directory.clone(), self.key.clone());
         let report = blocking(move || {
             let signer = load(&key)?;
-            let _lock = lock(&directory)?;
-            signed(&directory, &signer)
+            // Holds off whoever else changes the tree.
+            let tree = LocalTree::open(&directory, false, NonZeroUsize::MIN, Progress::default())?;
+            let report = signed(&directory, &signer);
+            drop(tree);
+            report
         });
         let report = report.await??;
         let text = format!("{} documents are signed by {}\n", report.documents.len(), report.key);
@@ -68,26 +71,8 @@ pub(crate) fn load(path: &Path) -> Outcome<Signer> {
     Signer::from_bytes(&bytes).map_err(|error| cannot(error.to_string()))
 }
 
-/// Holds off whoever else changes the tree.
-fn lock(directory: &Path) -> Outcome<File> {
-    let path = directory.join(LOCK);
-    let cannot =
-        |error: std::io::Error| Failure::new(format!("cannot lock {}: {error}", path.display()));
-    if !directory.is_dir() {
-        return Err(Failure::new(format!("{} is no directory", directory.display())));
-    }
-    let lock = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::new(format!("{} is being changed by somebody else", directory.display()))
-                .hint("Try again when that has ended."))
-        }
-        Err(TryLockError::Error(error)) => Err(cannot(error)),
-    }
-}
-
-fn signed(directory: &Path, signer: &Signer) -> Outcome<Report> {
+/// Signs the tree in a directory that nobody else changes meanwhile.
+pub(crate) fn signed(directory: &Path, signer: &Signer) -> Outcome<Report> {
     let documents =
         sign_tree(directory, signer).map_err(|error| Failure::new(error.to_string()))?;
     Ok(Report { key: signer.fingerprint(), documents })
