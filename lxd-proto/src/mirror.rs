@@ -6,6 +6,7 @@
 
 pub mod bundle;
 mod glob;
+mod product;
 mod report;
 
 use std::fmt;
@@ -15,9 +16,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::image::{Image, InstanceType};
+use crate::image::Image;
 
 pub use glob::Globs;
+pub use product::{product, serial};
 pub use report::{
     MirrorAction, MirrorConflict, MirrorCounts, MirrorFault, MirrorItem, MirrorReport, MirrorRun,
     RunOutcome,
@@ -35,8 +37,6 @@ pub const MIN_BANDWIDTH: u64 = 4096;
 const MAX_DESCRIPTION: usize = 16 << 10;
 /// The longest alias prefix, in bytes.
 const MAX_PREFIX: usize = 100;
-/// Bytes of an architecture, system, … that count in the name of a product.
-const MAX_PART: usize = 100;
 
 /// The name of a mirror: letters, digits, `-`, `_` and `.`, at most 63 bytes, a letter or digit first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -217,7 +217,7 @@ impl MirrorConfig {
         self.os.matches(&[property("os")])
             && self.release.matches(&[property("release"), property("version")])
             && self.architecture.matches(&architectures)
-            && self.variant.matches(&[variant(image)])
+            && self.variant.matches(&[product::variant(image)])
             && self.kind.matches(&[image.kind.as_str()])
             && self.ftype.matches(&[property("type")])
     }
@@ -300,45 +300,6 @@ impl MirrorPatch {
 pub struct MirrorRunPost {
     /// Only tells what a run would do.
     pub dry_run: bool,
-}
-
-/// The variant of an image; `default` where it names none.
-fn variant(image: &Image) -> &str {
-    let named = image.properties.get("variant").map(String::as_str);
-    named.filter(|name| !name.is_empty()).unwrap_or("default")
-}
-
-/// The product that an image is a version of: `os:release:architecture:variant:type[:ftype]`.
-pub fn product(image: &Image) -> String {
-    let property = |key| image.properties.get(key).map_or("", String::as_str);
-    let kind = match image.kind {
-        InstanceType::Container => "container",
-        InstanceType::VirtualMachine => "virtual-machine",
-    };
-    let parts = [
-        property("os"),
-        property("release"),
-        image.architecture.as_str(),
-        variant(image),
-        kind,
-        property("type"),
-    ];
-    let part = |text: &str| -> String {
-        let plain = |c: char| if c.is_control() || c == ':' { '_' } else { c };
-        text.chars().take(MAX_PART).map(plain).collect()
-    };
-    parts.map(part).join(":").trim_end_matches(':').to_owned()
-}
-
-/// The version that an image is of its product: its `serial` when that begins with a date, else
-/// when it was made, so that texts sort as times do.
-pub fn serial(image: &Image) -> String {
-    let named = image.properties.get("serial").map_or("", String::as_str);
-    let date = named.get(..8).is_some_and(|date| date.bytes().all(|b| b.is_ascii_digit()));
-    if date && named.len() <= MAX_PART && !named.contains(char::is_control) {
-        return named.to_owned();
-    }
-    image.created_at.strftime("%Y%m%d_%H%M%S").to_string()
 }
 
 #[cfg(test)]

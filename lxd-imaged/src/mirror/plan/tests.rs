@@ -1,3 +1,5 @@
+//! Tables of plans: what is here and there, and what becomes of it.
+
 use super::*;
 
 /// Image number `n`: a version of a release of one system.
