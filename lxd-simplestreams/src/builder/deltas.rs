@@ -1,7 +1,7 @@
 //! Deltas between the versions of a product: which there should be, which there are, and that
 //! each makes what it should before it is told of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -83,6 +83,8 @@ pub(super) struct Work<'a> {
     pub(super) state: &'a State,
     pub(super) jobs: NonZeroUsize,
     pub(super) wanted: Deltas,
+    /// Whether hashes are written beside the files.
+    pub(super) writes: bool,
     pub(super) versions: &'a [Version],
     pub(super) files: &'a [DeltaFile],
 }
@@ -95,7 +97,7 @@ pub(super) struct Done {
     pub(super) reports: Vec<DeltaReport>,
     pub(super) broken: Vec<Broken>,
     pub(super) tried: BTreeMap<String, Tried>,
-    /// Directories with a new file.
+    /// Files that were made.
     pub(super) new: Vec<PublishedFile>,
 }
 
@@ -160,7 +162,9 @@ impl Work<'_> {
                 done.add(job, outcome);
             }
         }
-        self.amend_sums(&done.new)?;
+        if self.writes {
+            self.amend_sums(&done.deltas)?;
+        }
         Ok(done)
     }
 
@@ -309,20 +313,21 @@ impl Work<'_> {
         Ok((size, digest::finish(hash)))
     }
 
-    /// Lists new files in the hashes beside them.
-    fn amend_sums(&self, new: &[PublishedFile]) -> Result<()> {
-        let directories: BTreeSet<&str> =
-            new.iter().filter_map(|file| Some(file.path.rsplit_once('/')?.0)).collect();
-        for directory in directories {
+    /// Lists deltas in the hashes beside them, as far as they are not: an earlier program may have
+    /// ended in between.
+    fn amend_sums(&self, deltas: &BTreeMap<Fingerprint, Vec<PublishedDelta>>) -> Result<()> {
+        let mut directories: BTreeMap<&str, Vec<(&str, Fingerprint)>> = BTreeMap::new();
+        for file in deltas.values().flatten().map(|delta| &delta.file) {
+            if let Some((directory, name)) = file.path.rsplit_once('/') {
+                directories.entry(directory).or_default().push((name, file.sha256));
+            }
+        }
+        for (directory, files) in directories {
             let path = self.root.join(directory).join(SHA256SUMS);
             let text = fs::read_to_string(&path).map_err(TreeError::io("read", &path))?;
-            let mut sums = sums::parse(&text).unwrap_or_default();
-            for file in new {
-                if let Some((_, name)) = file.path.rsplit_once('/').filter(|it| it.0 == directory) {
-                    sums.insert(name.to_owned(), file.sha256);
-                }
+            if let Some(text) = sums::with(&text, &files) {
+                disk::replace(&path, text.as_bytes())?;
             }
-            disk::replace(&path, sums::text(&sums).as_bytes())?;
         }
         Ok(())
     }

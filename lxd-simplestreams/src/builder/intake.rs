@@ -140,9 +140,9 @@ impl LocalTree {
         Ok(report)
     }
 
-    /// What is there, published or not.
+    /// What is there, also what has been withdrawn: it does not come back by itself.
     pub(super) fn inventory(&mut self) -> Result<Inventory> {
-        let Scan { versions, files, .. } = self.scan(false)?;
+        let Scan { versions, files, .. } = self.scan(false, true)?;
         self.state.files = files;
         let mut inventory = Inventory::default();
         versions.iter().for_each(|version| inventory.add(version));
@@ -158,8 +158,16 @@ impl LocalTree {
             fs::canonicalize(source.directory).map_err(TreeError::io("read", source.directory))?;
         let (state, progress) = (State::default(), &self.progress);
         let (root, jobs, hints) = (source.directory, self.jobs, source.hints);
-        let scanning =
-            Scanning { root, state: &state, jobs, progress, writes: false, above: &above, hints };
+        let scanning = Scanning {
+            root,
+            state: &state,
+            jobs,
+            progress,
+            writes: false,
+            with_withdrawn: true,
+            above: &above,
+            hints,
+        };
         let Scan { versions, broken, files, .. } = scanning.scan("")?;
         let mut report = TakenReport::default();
         let shown = |path: &str| join(source.shown.trim_end_matches('/'), path);

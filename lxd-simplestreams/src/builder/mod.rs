@@ -112,11 +112,11 @@ impl LocalTree {
     /// What keeps the whole tree from being published; what keeps one image is in the report.
     pub fn build(&mut self, options: &BuildOptions, now: Timestamp) -> Result<BuildReport> {
         let mut report = BuildReport::default();
-        let scan = self.scan(!options.dry_run)?;
+        let scan = self.scan(!options.dry_run, false)?;
         report.read(&scan);
         let Scan { mut versions, deltas, broken, files, .. } = scan;
         report.broken.extend(broken);
-        self.state.files = files;
+        self.state.replace_files(files);
         if !options.dry_run {
             // Whatever happens now, nothing is hashed twice.
             self.state.store(&self.root)?;
@@ -132,6 +132,7 @@ impl LocalTree {
             state: &self.state,
             jobs: self.jobs,
             wanted: if options.dry_run { Deltas::Existing } else { options.deltas },
+            writes: !options.dry_run,
             versions: &versions,
             files: &deltas,
         };
@@ -160,10 +161,11 @@ impl LocalTree {
         Ok(report)
     }
 
-    fn scan(&self, writes: bool) -> Result<Scan> {
+    fn scan(&self, writes: bool, with_withdrawn: bool) -> Result<Scan> {
         let Self { root, state, jobs, progress, .. } = self;
         let (above, hints) = (Path::new(""), &BTreeMap::new());
-        let scanning = Scanning { root, state, jobs: *jobs, progress, writes, above, hints };
+        let scanning =
+            Scanning { root, state, jobs: *jobs, progress, writes, with_withdrawn, above, hints };
         scanning.scan(IMAGES)
     }
 

@@ -78,6 +78,8 @@ pub(super) struct Scanning<'a> {
     pub(super) progress: &'a Progress,
     /// Whether hashes are written beside files that have none.
     pub(super) writes: bool,
+    /// Whether what was withdrawn is read, too.
+    pub(super) with_withdrawn: bool,
     /// What the root is in: its directories may tell where an image belongs.
     pub(super) above: &'a Path,
     /// What others say about images.
@@ -133,13 +135,15 @@ pub(super) fn join(directory: &str, name: &str) -> String {
 }
 
 impl Scanning<'_> {
-    /// Reads everything below `top` but what has been withdrawn.
+    /// Reads everything below `top`.
     pub(super) fn scan(&self, top: &str) -> Result<Scan> {
         let mut directories = walk(self.root, top)?;
-        directories.retain(|directory| !self.state.is_withdrawn(&directory.path));
-        for directory in &mut directories {
-            let path = directory.path.clone();
-            directory.files.retain(|(name, _)| !self.state.is_withdrawn(&join(&path, name)));
+        if !self.with_withdrawn {
+            directories.retain(|directory| !self.state.is_withdrawn(&directory.path));
+            for directory in &mut directories {
+                let path = directory.path.clone();
+                directory.files.retain(|(name, _)| !self.state.is_withdrawn(&join(&path, name)));
+            }
         }
         let unread = directories.iter().flat_map(|directory| {
             let path = &directory.path;

@@ -114,6 +114,14 @@ impl State {
         !self.withdrawn.is_empty() && above.any(|path| self.withdrawn.contains_key(path))
     }
 
+    /// Notes what was read, and forgets what is gone; of what was withdrawn nothing was.
+    pub(super) fn replace_files(&mut self, files: BTreeMap<String, Known>) {
+        let before = std::mem::replace(&mut self.files, files);
+        let withdrawn = before.into_iter().filter(|(path, _)| self.is_withdrawn(path));
+        let withdrawn: Vec<_> = withdrawn.collect();
+        self.files.extend(withdrawn);
+    }
+
     /// Notes what came of deltas, and forgets those of files that are gone.
     pub(super) fn remember_deltas(&mut self, tried: BTreeMap<String, Tried>) {
         let digests = self.files.values().filter_map(|known| known.digests.as_ref());

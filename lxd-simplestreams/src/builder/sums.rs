@@ -31,6 +31,23 @@ pub(super) fn parse(text: &str) -> Result<Sums, String> {
     Ok(sums)
 }
 
+/// The text with those of `files` that it does not list; `None` when it lists all.
+pub(super) fn with(text: &str, files: &[(&str, Fingerprint)]) -> Option<String> {
+    let known = parse(text).unwrap_or_default();
+    let missing = files.iter().filter(|(name, _)| !known.contains_key(*name));
+    let lines: String = missing.map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    (!lines.is_empty()).then(|| format!("{text}{end}{lines}"))
+}
+
+/// The text without the lines of a file; `None` when there are none.
+pub(super) fn without(text: &str, name: &str) -> Option<String> {
+    let is_other = |line: &&str| !parse(line).is_ok_and(|sums| sums.contains_key(name));
+    let (left, all) = (text.lines().filter(is_other).count(), text.lines().count());
+    let lines = || text.lines().filter(is_other).map(|line| format!("{line}\n")).collect();
+    (left < all).then(lines)
+}
+
 /// The file for these hashes.
 pub(super) fn text(sums: &Sums) -> String {
     sums.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
@@ -48,6 +65,13 @@ mod tests {
         let sums = parse(&lines).unwrap();
         assert_eq!(sums.keys().collect::<Vec<_>>(), ["a b.tar", "c", "d"]);
         assert_eq!(parse(&text(&sums)).unwrap(), sums);
+        let more = with(&lines, &[("c", sums["c"]), ("e", sums["c"])]).unwrap();
+        assert_eq!(more, format!("{lines}{hash}  e\n"));
+        assert_eq!(with(&lines, &[("c", sums["c"])]), None);
+        let less = without(&more, "c").unwrap();
+        assert_eq!(parse(&less).unwrap().into_keys().collect::<Vec<_>>(), ["a b.tar", "d", "e"]);
+        assert!(less.starts_with("# by hand\n"));
+        assert_eq!(without(&less, "c"), None);
         for wrong in ["../x", "/x", "a/b", ""] {
             assert!(parse(&format!("{hash}  {wrong}")).is_err(), "{wrong}");
         }

@@ -156,14 +156,11 @@ impl LocalTree {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(TreeError::io("read", &list)(error)),
         };
-        let mut sums = sums::parse(&text).unwrap_or_default();
-        if sums.remove(base_name(path)).is_none() {
-            return Ok(());
-        }
-        if sums.is_empty() {
+        let Some(text) = sums::without(&text, base_name(path)) else { return Ok(()) };
+        if sums::parse(&text).is_ok_and(|sums| sums.is_empty()) {
             return disk::remove_if_there(&list).map(drop).map_err(TreeError::io("remove", &list));
         }
-        disk::replace(&list, sums::text(&sums).as_bytes()).map(drop)
+        disk::replace(&list, text.as_bytes()).map(drop)
     }
 
     /// Removes empty directories upwards, as far as the images go.

@@ -70,6 +70,22 @@ fn what_would_not_stay_does_not_come() {
 }
 
 #[test]
+fn what_was_withdrawn_does_not_come_back() {
+    let home = Home::new();
+    for serial in ["20260101", "20260102"] {
+        home.image(&format!("source/{serial}"), &sample("alpine", serial));
+    }
+    take(&home, None);
+    let retention = Some(Retention { keep: Some(1), days: None });
+    let options = BuildOptions { retention, grace: GRACE, ..BuildOptions::default() };
+    assert_eq!(home.build_with(&options).withdrawn.len(), 1);
+    let report = take(&home, None);
+    assert_eq!((paths(&report).len(), report.present), (0, 2));
+    let built = home.build();
+    assert_eq!((built.images, built.changed, built.hashed_files), (1, false, 0));
+}
+
+#[test]
 fn builds_of_one_serial_are_versions_behind_each_other() {
     let home = Home::new();
     home.image("source/a", &sample("alpine", "20260101"));
