@@ -129,9 +129,25 @@ impl Connection {
         parts: &[&[u8]],
         pace: Option<f64>,
     ) -> Result<Upload> {
+        self.upload_with(kind, "", parts, pace)
+    }
+
+    /// Uploads an image that everybody sees at once; its fingerprint.
+    pub(crate) fn publish(&mut self, image: &[u8]) -> Result<String> {
+        let public = "X-LXD-public: true\r\n";
+        Ok(self.upload_with("application/octet-stream", public, &[image], None)?.fingerprint)
+    }
+
+    fn upload_with(
+        &mut self,
+        kind: &str,
+        headers: &str,
+        parts: &[&[u8]],
+        pace: Option<f64>,
+    ) -> Result<Upload> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let head = format!(
-            "POST /1.0/images HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+            "POST /1.0/images HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\n{headers}Content-Length: {length}\r\n\r\n"
         );
         let first = Instant::now();
         self.stream.write_all(head.as_bytes())?;
@@ -193,6 +209,20 @@ impl Connection {
         let mut bytes = 0;
         self.body(&head, |part| bytes += part.len())?;
         Ok(bytes)
+    }
+
+    /// Seconds to the first byte of the body, and to its last.
+    pub(crate) fn timed(&mut self, path: &str) -> Result<[f64; 2]> {
+        let start = Instant::now();
+        self.send("GET", path, "")?;
+        let head = self.head()?;
+        ensure!(head.status == 200, "GET {path}: status {}", head.status);
+        let mut first = None;
+        self.body(&head, |_| {
+            first.get_or_insert_with(|| start.elapsed().as_secs_f64());
+        })?;
+        let last = start.elapsed().as_secs_f64();
+        Ok([first.unwrap_or(last), last])
     }
 
     fn answer(&mut self) -> Result<(u16, Vec<u8>)> {

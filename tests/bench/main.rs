@@ -2,6 +2,7 @@
 
 mod client;
 mod instances;
+mod nginx;
 mod options;
 mod payload;
 mod process;

@@ -121,6 +121,20 @@ pub(crate) fn tiny(name: &str) -> Result<Vec<u8>> {
     Ok(tarball.bytes)
 }
 
+/// A unified image of one small file: build number `build` of a release of its own.
+pub(crate) fn version(release: &str, build: usize) -> Result<Vec<u8>> {
+    let yaml = format!(
+        "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  os: Bench\n  release: {release}\n  serial: \"202601{:02}_0000\"\n",
+        build + 1
+    );
+    let mut tarball = Tarball { bytes: Vec::new(), serial_at: None };
+    tarball.file("metadata.yaml", yaml.as_bytes())?;
+    tarball.directory("rootfs/")?;
+    let mut tarball = tarball.with_serial("rootfs/serial")?.filled("rootfs", 0)?;
+    tarball.renew()?;
+    Ok(tarball.bytes)
+}
+
 /// The `Content-Type` of [`multipart`].
 pub(crate) fn multipart_type() -> String {
     format!("multipart/form-data; boundary={BOUNDARY}")

@@ -1,13 +1,12 @@
 //! Public images go out over HTTPS: large ones beside nginx, small ones beside LXD.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lxd_tests::wire::free_port;
 
 use super::{Bench, MIB, number};
 use crate::client::{Connection, STEP};
+use crate::nginx::Nginx;
 use crate::payload::Tarball;
 use crate::report::{Metric, Target};
 use crate::server::{Server, Side};
@@ -20,7 +19,7 @@ pub(super) fn large(bench: &mut Bench) -> Result<()> {
     let image = Tarball::unified("served")?.with_serial("rootfs/serial")?.filled("rootfs", size)?;
     let server = Server::start(Side::Ours, bench.options.first_dir())?;
     let (port, path) = publish(&server, image.bytes())?;
-    let nginx = Nginx::start(&server, image.bytes());
+    let nginx = Nginx::start(&server, &[("image", image.bytes())]);
     for clients in [1, 8, 64] {
         let rounds = bench.options.rounds();
         let (mut ours, mut theirs) = (Ok(Vec::new()), Ok(Vec::new()));
@@ -59,7 +58,7 @@ pub(super) fn large(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn collect(all: &mut Result<Vec<Figures>>, measure: impl FnOnce() -> Result<Figures>) {
+pub(super) fn collect(all: &mut Result<Vec<Figures>>, measure: impl FnOnce() -> Result<Figures>) {
     let Ok(list) = all else { return };
     match measure() {
         Ok(figures) => list.push(figures),
@@ -77,7 +76,13 @@ fn publish(server: &Server, image: &[u8]) -> Result<(u16, String)> {
 }
 
 /// MB/s of `clients` that each download `each` times on one connection.
-fn rate(port: u16, path: &str, clients: usize, each: usize, length: usize) -> Result<f64> {
+pub(super) fn rate(
+    port: u16,
+    path: &str,
+    clients: usize,
+    each: usize,
+    length: usize,
+) -> Result<f64> {
     let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..clients)
@@ -97,61 +102,6 @@ fn rate(port: u16, path: &str, clients: usize, each: usize, length: usize) -> Re
             .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a client panicked"))?)
     })?;
     Ok(number(clients * each * length) / start.elapsed().as_secs_f64() / 1e6)
-}
-
-/// nginx on a directory with the image, with the certificate of a daemon.
-struct Nginx {
-    process: Child,
-    port: u16,
-    _home: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start(server: &Server, image: &[u8]) -> Result<Self> {
-        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"]
-            .into_iter()
-            .find(|path| std::path::Path::new(path).is_file())
-            .context("no nginx: apt-get install --no-install-recommends nginx-light")?;
-        let home = tempfile::Builder::new().prefix("nginx-").tempdir_in(server.dir())?;
-        let (dir, port) = (home.path().display(), free_port());
-        let keys = server.dir();
-        std::fs::write(home.path().join("image"), image)?;
-        let configuration = format!(
-            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error;\n\
-             events {{ worker_connections 512; }}\n\
-             http {{ access_log off; sendfile on; default_type application/octet-stream;\n\
-             client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
-             uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-             server {{ listen 127.0.0.1:{port} ssl; root {dir}; ssl_certificate {0}/server.crt;\n\
-             ssl_certificate_key {0}/server.key; ssl_protocols TLSv1.2 TLSv1.3; }} }}\n",
-            keys.display()
-        );
-        // Two processes use both processors, as our daemon does.
-        let configuration = configuration
-            .replace("master_process off", "master_process on; worker_processes 2; user root");
-        let file = home.path().join("nginx.conf");
-        std::fs::write(&file, configuration)?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(&file).arg("-p").arg(home.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().context("cannot start nginx")?;
-        let nginx = Self { process, port, _home: home };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(Instant::now() < deadline, "nginx does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(nginx)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // The master ends its workers on SIGTERM; SIGKILL would leave them.
-        let pid = rustix::process::Pid::from_child(&self.process);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.process.wait();
-    }
 }
 
 /// A public image of 10 KiB: 64 clients, each on its own connection.

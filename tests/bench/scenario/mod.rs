@@ -10,6 +10,7 @@ mod large;
 mod launch;
 mod list;
 mod publish;
+mod publisher;
 mod startup;
 mod streams;
 mod uploads;
@@ -54,6 +55,10 @@ pub(crate) enum Scenario {
     StreamsPull,
     /// Asking a simplestreams server about current images
     StreamsRefresh,
+    /// Our own simplestreams server with 20,000 products, beside nginx
+    StreamsServe,
+    /// A simplestreams tree of 500 images, beside hashing alone
+    StreamsBuild,
     /// Containers of a Debian image: first, further, many, deleted
     Launch,
     /// Images of a container, with gzip and zstd
@@ -91,6 +96,8 @@ impl Bench {
             Scenario::StreamsCatalog => streams::catalog(self)?,
             Scenario::StreamsPull => streams::pull(self)?,
             Scenario::StreamsRefresh => streams::refresh(self)?,
+            Scenario::StreamsServe => publisher::serve(self)?,
+            Scenario::StreamsBuild => publisher::build(self)?,
             Scenario::Launch => launch::run(self)?,
             Scenario::Publish => publish::run(self)?,
         }
