@@ -1,12 +1,13 @@
 //! A tree held against what its documents say: every fault, not only the first.
 
+mod listed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::remote::Progress;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -22,10 +23,10 @@ use super::scan::{base_name, join, walk};
 use super::state::State;
 use super::sums::{self, SHA256SUMS};
 use super::vcdiff::Program;
-use crate::document::{Catalog, IMAGE_DOWNLOADS, Index, Item, Version};
+use crate::document::{Catalog, IMAGE_DOWNLOADS, Index};
 use crate::path::TreePath;
-use crate::publish::{INDEX, is_serial};
-use crate::root::{INCUS, LXD, RootKind};
+use crate::publish::INDEX;
+use listed::{Delta, Listed};
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -113,32 +114,6 @@ fn share(root: &Path) -> Result<Option<File>> {
     }
 }
 
-/// What the documents list.
-#[derive(Debug, Default)]
-struct Listed {
-    /// Size and hash by path; the first that is said.
-    files: BTreeMap<String, (u64, Fingerprint)>,
-    /// Pairs of metadata and root, with what they should be together.
-    images: Vec<Pair>,
-    deltas: Vec<Delta>,
-    /// Documents themselves.
-    documents: BTreeSet<String>,
-}
-
-#[derive(Debug)]
-struct Pair {
-    metadata: String,
-    root: String,
-    fingerprint: Fingerprint,
-}
-
-#[derive(Debug)]
-struct Delta {
-    path: String,
-    base: String,
-    target: String,
-}
-
 struct Checking<'a> {
     root: &'a Path,
     report: VerifyReport,
@@ -211,99 +186,6 @@ impl Checking<'_> {
             Ok(_) => {}
         }
         Ok(Some(bytes))
-    }
-
-    /// Everything that a catalog lists.
-    fn list(&mut self, path: &str, catalog: &Catalog, listed: &mut Listed) {
-        listed.documents.insert(path.to_owned());
-        self.report.products += catalog.products.len();
-        for (name, product) in &catalog.products {
-            if product.arch.parse::<lxd_proto::arch::Architecture>().is_err() {
-                let reason = format!("{name} is for {:?}, which nobody knows", product.arch);
-                self.fault(path, FaultKind::Document, reason);
-            }
-            for (serial, version) in &product.versions {
-                self.report.versions += 1;
-                if !is_serial(serial) {
-                    let reason = format!(
-                        "{name} has a version {serial:?}, which begins with no date: no client \
-                         sees it"
-                    );
-                    self.fault(path, FaultKind::Document, reason);
-                }
-                for item in version.items.values().filter(|item| !item.path.is_empty()) {
-                    self.item(path, item, listed);
-                }
-                self.pairs(path, &format!("{name} {serial}"), version, listed);
-                for item in version.items.values() {
-                    let Some(kind) = item.ftype.strip_suffix(".vcdiff") else { continue };
-                    let of = |version: &Version| {
-                        let mut items = version.items.values();
-                        items.find(|other| other.ftype == kind).map(|other| other.path.clone())
-                    };
-                    match (product.versions.get(&item.delta_base).and_then(of), of(version)) {
-                        (Some(base), Some(target)) => {
-                            listed.deltas.push(Delta { path: item.path.clone(), base, target });
-                        }
-                        (None, _) => {
-                            let reason = format!(
-                                "it starts from {:?}, which is not in the catalog",
-                                item.delta_base
-                            );
-                            self.fault(&item.path, FaultKind::Delta, reason);
-                        }
-                        (_, None) => {
-                            let reason = format!("there is no {kind} that it could make");
-                            self.fault(&item.path, FaultKind::Delta, reason);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn item(&mut self, catalog: &str, item: &Item, listed: &mut Listed) {
-        let fits = TreePath::parse(&item.path).is_some_and(|path| path.as_str() == item.path);
-        let size = u64::try_from(item.size).ok().filter(|size| *size > 0);
-        let hash = item.sha256.parse::<Fingerprint>().ok();
-        let hash = hash.filter(|hash| hash.to_string() == item.sha256);
-        let (true, Some(size), Some(hash)) = (fits, size, hash) else {
-            let reason = format!("{:?} has no path, size or SHA-256 that clients take", item.path);
-            self.fault(catalog, FaultKind::Document, reason);
-            return;
-        };
-        let first = listed.files.entry(item.path.clone()).or_insert((size, hash));
-        if *first != (size, hash) {
-            self.fault(
-                catalog,
-                FaultKind::Document,
-                format!("{} is listed in two ways", item.path),
-            );
-        }
-    }
-
-    /// The images of a version: what clients pair, and what they should be then.
-    fn pairs(&mut self, catalog: &str, called: &str, version: &Version, listed: &mut Listed) {
-        let items = || version.items.values();
-        for metadata in items().filter(|i| [LXD.metadata, INCUS.metadata].contains(&&*i.ftype)) {
-            for root in items() {
-                let Some(kind) = RootKind::from_ftype(&root.ftype) else { continue };
-                let Ok(fingerprint) = combined(kind, metadata).parse() else {
-                    let (one, other) = (&metadata.ftype, &root.ftype);
-                    let reason = format!(
-                        "{called}: {one} has no combined hash with {other}: clients of it do not \
-                         see the image"
-                    );
-                    self.fault(catalog, FaultKind::Document, reason);
-                    continue;
-                };
-                listed.images.push(Pair {
-                    metadata: metadata.path.clone(),
-                    root: root.path.clone(),
-                    fingerprint,
-                });
-            }
-        }
     }
 
     /// Reads every listed file.
@@ -491,19 +373,5 @@ impl Checking<'_> {
                 );
             }
         }
-    }
-}
-
-/// What the catalog says that metadata is together with a root.
-fn combined(kind: RootKind, metadata: &Item) -> &str {
-    match kind {
-        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
-        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
-            &metadata.combined_sha256
-        }
-        RootKind::Tarball => &metadata.combined_rootxz_sha256,
-        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
-        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
-        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
     }
 }

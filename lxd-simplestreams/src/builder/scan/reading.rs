@@ -1,10 +1,9 @@
-//! What lies in a tree: every directory with an image in it, read, hashed and checked.
+//! One directory of a tree: its files put together, hashed, and held against the hashes beside
+//! them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
-use std::path::Path;
 
 use jiff::Timestamp;
 use lxd_proto::fingerprint::Fingerprint;
@@ -12,196 +11,27 @@ use lxd_proto::image::{InstanceType, Properties};
 use lxd_proto::remote::Progress;
 use lxd_proto::time;
 
-use super::digest::{Digests, Reader, Stamp};
-use super::disk;
-use super::error::{Broken, Result, TreeError};
-use super::groups::{Group, Grouped, Parts, group};
-use super::parallel;
-use super::place::Coordinates;
-use super::recognize::{Content, recognize};
-use super::state::{Known, State};
-use super::sums::{self, SHA256SUMS, Sums};
+use super::{DeltaFile, Directory, Scan, Scanning, Version, base_name, join};
+use crate::builder::digest::{Digests, Reader, Stamp};
+use crate::builder::disk;
+use crate::builder::error::Broken;
+use crate::builder::groups::{Group, Grouped, Parts, group};
+use crate::builder::place::Coordinates;
+use crate::builder::recognize::{Content, recognize};
+use crate::builder::state::Known;
+use crate::builder::sums::{self, SHA256SUMS, Sums};
 use crate::publish::{PublishedFile, PublishedImage};
 
-/// Directories below each other; a tree has six.
-const DEEPEST: usize = 16;
-/// Files of a tree, at most.
-const MOST_FILES: usize = 1_000_000;
-
-/// A directory and the regular files in it, all names in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Directory {
-    /// From where the walk began; empty for the beginning itself.
-    pub(super) path: String,
-    pub(super) files: Vec<(String, Stamp)>,
-}
-
-/// One build, with all that is published of it.
-#[derive(Debug, Clone)]
-pub(super) struct Version {
-    /// From the root of the tree.
-    pub(super) directory: String,
-    /// Whether nothing else is in its directory.
-    pub(super) is_alone: bool,
-    /// Its files.
-    pub(super) files: Vec<String>,
-    pub(super) coordinates: Coordinates,
-    pub(super) images: Vec<PublishedImage>,
-}
-
-/// A VCDIFF file.
-#[derive(Debug, Clone)]
-pub(super) struct DeltaFile {
-    pub(super) directory: String,
-    pub(super) name: String,
-    pub(super) file: PublishedFile,
-}
-
-/// What was found.
-#[derive(Debug, Default)]
-pub(super) struct Scan {
-    pub(super) versions: Vec<Version>,
-    pub(super) deltas: Vec<DeltaFile>,
-    pub(super) broken: Vec<Broken>,
-    /// By path; what was read of the files that are there.
-    pub(super) files: BTreeMap<String, Known>,
-    /// Files that had to be read, and their bytes.
-    pub(super) read: (usize, u64),
-}
-
-/// What a scan may do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scanning<'a> {
-    pub(super) root: &'a Path,
-    pub(super) state: &'a State,
-    pub(super) jobs: NonZeroUsize,
-    pub(super) progress: &'a Progress,
-    /// Whether hashes are written beside files that have none.
-    pub(super) writes: bool,
-    /// Whether what was withdrawn is read, too.
-    pub(super) with_withdrawn: bool,
-    /// What the root is in: its directories may tell where an image belongs.
-    pub(super) above: &'a Path,
-    /// What others say about images.
-    pub(super) hints: &'a BTreeMap<Fingerprint, Properties>,
-}
-
-/// All directories below `top` of `root`, with their files. Names that begin with a dot and links
-/// are passed over.
-pub(super) fn walk(root: &Path, top: &str) -> Result<Vec<Directory>> {
-    let mut found = Vec::new();
-    let mut count = 0;
-    let mut open = vec![(top.to_owned(), 0)];
-    while let Some((path, depth)) = open.pop() {
-        let full = root.join(&path);
-        let list = match fs::read_dir(&full) {
-            Ok(list) => list,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && depth == 0 => break,
-            Err(error) => return Err(TreeError::io("read", &full)(error)),
-        };
-        let mut files = Vec::new();
-        for entry in list {
-            let entry = entry.map_err(TreeError::io("read", &full))?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let kind = entry.file_type().map_err(TreeError::io("read", &full))?;
-            if name.starts_with('.') || name.chars().any(char::is_control) {
-                continue;
-            }
-            if kind.is_dir() && depth < DEEPEST {
-                open.push((join(&path, &name), depth + 1));
-            } else if kind.is_file() {
-                // It may go while we look.
-                if let Ok(stamp) = Stamp::of(&entry.path()) {
-                    files.push((name, stamp));
-                }
-            }
-        }
-        count += files.len();
-        if count > MOST_FILES {
-            let error = io::Error::other(format!("it has more than {MOST_FILES} files"));
-            return Err(TreeError::io("use", root)(error));
-        }
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        if !files.is_empty() {
-            found.push(Directory { path, files });
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
-}
-
-pub(super) fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
-}
-
-impl Scanning<'_> {
-    /// Reads everything below `top`.
-    pub(super) fn scan(&self, top: &str) -> Result<Scan> {
-        let mut directories = walk(self.root, top)?;
-        if !self.with_withdrawn {
-            directories.retain(|directory| !self.state.is_withdrawn(&directory.path));
-            for directory in &mut directories {
-                let path = directory.path.clone();
-                directory.files.retain(|(name, _)| !self.state.is_withdrawn(&join(&path, name)));
-            }
-        }
-        let unread = directories.iter().flat_map(|directory| {
-            let path = &directory.path;
-            directory.files.iter().filter_map(move |(name, stamp)| {
-                let known = self.state.known(&join(path, name), *stamp);
-                let is_read = known.is_some_and(|known| known.digests.is_some());
-                (!is_read && name != SHA256SUMS).then_some(stamp.size())
-            })
-        });
-        self.progress.set_total(self.progress.done() + unread.sum::<u64>());
-        let found = parallel::each(self.jobs, &directories, Reader::new, |reader, directory| {
-            let mut reading = Reading { scanning: self, directory, reader, scan: Scan::default() };
-            reading.run();
-            reading.scan
-        });
-        let mut scan = Scan::default();
-        for one in found {
-            scan.versions.extend(one.versions);
-            scan.deltas.extend(one.deltas);
-            scan.broken.extend(one.broken);
-            scan.files.extend(one.files);
-            scan.read = (scan.read.0 + one.read.0, scan.read.1 + one.read.1);
-        }
-        scan.drop_doubles();
-        Ok(scan)
-    }
-}
-
-impl Scan {
-    /// An image is published once, however often it lies there.
-    fn drop_doubles(&mut self) {
-        let mut seen: BTreeMap<Fingerprint, String> = BTreeMap::new();
-        for version in &mut self.versions {
-            let directory = &version.directory;
-            version.images.retain(|image| {
-                let Some(first) = seen.get(&image.fingerprint) else {
-                    seen.insert(image.fingerprint, directory.clone());
-                    return true;
-                };
-                let reason = format!("it is the same image as {first}, which is published");
-                self.broken.push(Broken::new(directory, reason));
-                false
-            });
-        }
-        self.versions.retain(|version| !version.images.is_empty());
-    }
-}
-
 /// One directory being read.
-struct Reading<'a, 's> {
-    scanning: &'a Scanning<'s>,
-    directory: &'a Directory,
-    reader: &'a mut Reader,
-    scan: Scan,
+pub(super) struct Reading<'a, 's> {
+    pub(super) scanning: &'a Scanning<'s>,
+    pub(super) directory: &'a Directory,
+    pub(super) reader: &'a mut Reader,
+    pub(super) scan: Scan,
 }
 
 impl Reading<'_, '_> {
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let mut contents = Vec::new();
         for (name, stamp) in &self.directory.files {
             if name == SHA256SUMS {
@@ -498,9 +328,4 @@ fn other_hash(name: &str) -> String {
 
 fn changed(name: &str) -> String {
     format!("{name} was changed while it was read")
-}
-
-/// The last name of a path.
-pub(super) fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }

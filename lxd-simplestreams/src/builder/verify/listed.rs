@@ -1,0 +1,144 @@
+//! What the catalogs of a tree list, and what in them no client understands.
+
+use std::collections::BTreeMap;
+
+use lxd_proto::arch::Architecture;
+use lxd_proto::fingerprint::Fingerprint;
+
+use super::{Checking, FaultKind};
+use crate::document::{Catalog, Item, Version};
+use crate::path::TreePath;
+use crate::publish::is_serial;
+use crate::root::{INCUS, LXD, RootKind};
+
+/// What the documents list.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Size and hash by path; the first that is said.
+    pub(super) files: BTreeMap<String, (u64, Fingerprint)>,
+    /// Pairs of metadata and root, with what they should be together.
+    pub(super) images: Vec<Pair>,
+    pub(super) deltas: Vec<Delta>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) metadata: String,
+    pub(super) root: String,
+    pub(super) fingerprint: Fingerprint,
+}
+
+#[derive(Debug)]
+pub(super) struct Delta {
+    pub(super) path: String,
+    pub(super) base: String,
+    pub(super) target: String,
+}
+
+impl Checking<'_> {
+    /// Everything that a catalog lists.
+    pub(super) fn list(&mut self, path: &str, catalog: &Catalog, listed: &mut Listed) {
+        self.report.products += catalog.products.len();
+        for (name, product) in &catalog.products {
+            if product.arch.parse::<Architecture>().is_err() {
+                let reason = format!("{name} is for {:?}, which nobody knows", product.arch);
+                self.fault(path, FaultKind::Document, reason);
+            }
+            for (serial, version) in &product.versions {
+                self.report.versions += 1;
+                if !is_serial(serial) {
+                    let reason = format!(
+                        "{name} has a version {serial:?}, which begins with no date: no client \
+                         sees it"
+                    );
+                    self.fault(path, FaultKind::Document, reason);
+                }
+                for item in version.items.values().filter(|item| !item.path.is_empty()) {
+                    self.item(path, item, listed);
+                }
+                self.pairs(path, &format!("{name} {serial}"), version, listed);
+                for item in version.items.values() {
+                    let Some(kind) = item.ftype.strip_suffix(".vcdiff") else { continue };
+                    let of = |version: &Version| {
+                        let mut items = version.items.values();
+                        items.find(|other| other.ftype == kind).map(|other| other.path.clone())
+                    };
+                    match (product.versions.get(&item.delta_base).and_then(of), of(version)) {
+                        (Some(base), Some(target)) => {
+                            listed.deltas.push(Delta { path: item.path.clone(), base, target });
+                        }
+                        (None, _) => {
+                            let reason = format!(
+                                "it starts from {:?}, which is not in the catalog",
+                                item.delta_base
+                            );
+                            self.fault(&item.path, FaultKind::Delta, reason);
+                        }
+                        (_, None) => {
+                            let reason = format!("there is no {kind} that it could make");
+                            self.fault(&item.path, FaultKind::Delta, reason);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn item(&mut self, catalog: &str, item: &Item, listed: &mut Listed) {
+        let fits = TreePath::parse(&item.path).is_some_and(|path| path.as_str() == item.path);
+        let size = u64::try_from(item.size).ok().filter(|size| *size > 0);
+        let hash = item.sha256.parse::<Fingerprint>().ok();
+        let hash = hash.filter(|hash| hash.to_string() == item.sha256);
+        let (true, Some(size), Some(hash)) = (fits, size, hash) else {
+            let reason = format!("{:?} has no path, size or SHA-256 that clients take", item.path);
+            self.fault(catalog, FaultKind::Document, reason);
+            return;
+        };
+        let first = listed.files.entry(item.path.clone()).or_insert((size, hash));
+        if *first != (size, hash) {
+            self.fault(
+                catalog,
+                FaultKind::Document,
+                format!("{} is listed in two ways", item.path),
+            );
+        }
+    }
+
+    /// The images of a version: what clients pair, and what they should be then.
+    fn pairs(&mut self, catalog: &str, called: &str, version: &Version, listed: &mut Listed) {
+        let items = || version.items.values();
+        for metadata in items().filter(|i| [LXD.metadata, INCUS.metadata].contains(&&*i.ftype)) {
+            for root in items() {
+                let Some(kind) = RootKind::from_ftype(&root.ftype) else { continue };
+                let Ok(fingerprint) = combined(kind, metadata).parse() else {
+                    let (one, other) = (&metadata.ftype, &root.ftype);
+                    let reason = format!(
+                        "{called}: {one} has no combined hash with {other}: clients of it do not \
+                         see the image"
+                    );
+                    self.fault(catalog, FaultKind::Document, reason);
+                    continue;
+                };
+                listed.images.push(Pair {
+                    metadata: metadata.path.clone(),
+                    root: root.path.clone(),
+                    fingerprint,
+                });
+            }
+        }
+    }
+}
+
+/// What the catalog says that metadata is together with a root.
+fn combined(kind: RootKind, metadata: &Item) -> &str {
+    match kind {
+        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
+        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
+            &metadata.combined_sha256
+        }
+        RootKind::Tarball => &metadata.combined_rootxz_sha256,
+        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
+        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
+        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
+    }
+}
