@@ -46,23 +46,27 @@ impl List {
         }
         sort_rows(&mut table.rows);
         if self.format.format.shape == Shape::Json {
-            let remotes: BTreeMap<_, _> =
-                remotes.iter().map(|(name, entry)| (name, lxcs(entry))).collect();
+            let remotes: BTreeMap<_, _> = config
+                .remotes
+                .iter()
+                .map(|(name, entry)| (name, lxcs(entry, &remotes[name])))
+                .collect();
             return emit(&output::json(&remotes)?);
         }
         print_list(self.format.format, &table, &remotes)
     }
 }
 
-/// The entry as lxc writes it in JSON, where it has other names than in YAML.
-fn lxcs(entry: &RemoteEntry) -> Value {
+/// The entry as lxc writes it in JSON, where it has other names than in YAML and nothing is filled
+/// in; with the keys that are told.
+fn lxcs(entry: &RemoteEntry, told: &RemoteEntry) -> Value {
     let mut object = json!({
-        "Addr": entry.addr, "AuthType": entry.auth_type, "Domain": entry.domain,
+        "Addr": without_password(&entry.addr), "AuthType": entry.auth_type, "Domain": entry.domain,
         "Project": entry.project, "Protocol": entry.protocol, "Public": entry.public,
         "Global": entry.global, "Static": entry.is_static,
     });
-    if !entry.keyring.is_empty() {
-        object["Keyring"] = json!(entry.keyring);
+    if !told.keyring.is_empty() {
+        object["Keyring"] = json!(told.keyring);
     }
     object
 }
@@ -131,7 +135,7 @@ mod tests {
             cells.join("|"),
             "images|https://images.linuxcontainers.org|simplestreams|none|YES|NO|NO"
         );
-        let json = lxcs(&remotes["local"]);
+        let json = lxcs(&remotes["local"], &remotes["local"]);
         assert_eq!((&json["Addr"], &json["Static"]), (&"unix://".into(), &true.into()));
         let signed = RemoteEntry {
             addr: "https://h/x".into(),
@@ -141,7 +145,7 @@ mod tests {
         };
         let cells = row("s".into(), &shown(&signed));
         assert_eq!(cells.join("|"), "s|https://h/x|simplestreams|none (signed)|NO|NO|NO");
-        assert_eq!(lxcs(&signed)["Keyring"], json!(["AB"]));
+        assert_eq!(lxcs(&signed, &signed)["Keyring"], json!(["AB"]));
         let secret = RemoteEntry { addr: "https://me:pw@h/x".into(), ..RemoteEntry::default() };
         let cells = row("p".into(), &shown(&secret));
         assert_eq!(cells.join("|"), "p|https://me:***@h/x|lxd|tls|NO|NO|NO");
