@@ -110,6 +110,9 @@ pub struct MirrorConfig {
     pub certificate: String,
     /// Project at the server; empty means its default.
     pub project: String,
+    /// OpenPGP keys, armored, one of which must have signed what a simplestreams server says; empty
+    /// asks for no signature.
+    pub keyring: String,
     /// Systems.
     pub os: Globs,
     /// Releases.
@@ -149,6 +152,7 @@ impl Default for MirrorConfig {
             protocol: "simplestreams".to_owned(),
             certificate: String::new(),
             project: String::new(),
+            keyring: String::new(),
             os: Globs::default(),
             release: Globs::default(),
             architecture: Globs::default(),

@@ -1,5 +1,7 @@
 //! `mirror create`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use lxd_proto::mirror::{Globs, MirrorConfig, MirrorsPost};
 use lxd_proto::remote::RemoteSpec;
@@ -9,6 +11,7 @@ use super::MirrorArg;
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::keyrings;
 use crate::output::note;
 
 /// Make a mirror.
@@ -32,6 +35,9 @@ pub(crate) struct Create {
     /// How the server at an address is spoken to
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     protocol: Option<ProtocolName>,
+    /// Refuse what the server at an address says unless one of the keys in this file has signed it
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
     /// Only these systems
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     os: Vec<String>,
@@ -110,14 +116,19 @@ impl Create {
                 Some(ProtocolName::Simplestreams) | None => "simplestreams",
             };
             let protocol = protocol.parse().unwrap_or_default();
-            return Ok(RemoteSpec { address: source.into(), protocol, ..RemoteSpec::default() });
+            let keyring = self.keyring.as_deref().map(keyrings::load).transpose()?;
+            let keyring = keyring.map(|keyring| keyring.armored());
+            let address = source.to_owned();
+            return Ok(RemoteSpec { address, protocol, keyring, ..RemoteSpec::default() });
         }
         let Some(remote) = context.remotes.parse_bare(source) else {
             return Err(Failure::usage(format!("\"{source}\" is neither a remote nor an address"))
                 .hint("A remote ends with a colon, as in \"images:\"; an address begins with https://."));
         };
-        if self.protocol.is_some() {
-            return Err(Failure::usage("a remote has its own protocol: leave --protocol out"));
+        if self.protocol.is_some() || self.keyring.is_some() {
+            return Err(Failure::usage(
+                "a remote has its own protocol and keys: leave --protocol and --keyring out",
+            ));
         }
         let spec = context.remotes.spec(&remote?)?;
         if !spec.address.starts_with("https://") {
@@ -136,6 +147,7 @@ impl Create {
             protocol: source.protocol.as_str().to_owned(),
             certificate: source.certificate,
             project: source.project,
+            keyring: source.keyring.unwrap_or_default(),
             os: globs(&self.os),
             release: globs(&self.release),
             architecture: globs(&self.arch),

@@ -129,7 +129,8 @@ fn text(mirror: &Mirror) -> String {
     if config.server.is_empty() {
         lines.push("Source: bundles".to_owned());
     } else {
-        lines.push(format!("Source: {} ({})", config.server, config.protocol));
+        let signed = if config.keyring.is_empty() { "" } else { ", signed" };
+        lines.push(format!("Source: {} ({}{signed})", config.server, config.protocol));
     }
     for (name, globs) in config.filters() {
         if !globs.is_empty() {

@@ -130,7 +130,9 @@ fn check(config: &MirrorConfig) -> Result<()> {
 }
 
 fn spec(config: &MirrorConfig) -> Result<lxd_proto::remote::RemoteSpec> {
-    origins::spec(&config.server, &config.protocol, &config.certificate, &config.project)
+    let spec =
+        origins::spec(&config.server, &config.protocol, &config.certificate, &config.project)?;
+    origins::signed(spec, &config.keyring)
 }
 
 /// Makes a mirror; it does not run by that.
