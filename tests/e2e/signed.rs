@@ -324,3 +324,25 @@ fn the_servers_key_is_a_file_that_nobody_else_reads() {
     daemon.cli("config get images.streams_key").ok().says(shown(&key));
     daemon.cli("config unset images.streams_key").ok();
 }
+
+#[test]
+fn a_mirror_of_a_signed_tree_takes_what_is_signed_only() {
+    let mut signed = Signed::start();
+    let first = signed.build("20260101_0000");
+    signed.web.publish(signed.files(SIGNER));
+    let server = Server::ours_with(&signed.authority, &[]);
+    let keyring = shown(&signed.gnupg.keyring(SIGNER)).to_owned();
+    let line = format!("mirror create m {} --keyring {keyring}", signed.web.address());
+    server.cli(&line).ok();
+    server.cli("mirror run m").ok();
+    assert_eq!(server.target("debian"), first);
+    let second = signed.build("20260102_0000");
+    // Unsigned, it brings nothing.
+    signed.web.publish(signed.tree.files());
+    let run = || server.cli("mirror run m").run();
+    assert!(wait::within(wait::PATIENCE, || run().stderr.contains("is refused")));
+    assert_eq!(server.target("debian"), first);
+    signed.web.publish(signed.files(SIGNER));
+    assert!(wait::within(wait::PATIENCE, || run().code == 0 && server.has(&second)));
+    assert_eq!(server.target("debian"), second);
+}
