@@ -80,6 +80,8 @@ pub struct App {
     pub locks: Locks,
     /// Instances that are ended to be started again.
     pub restarting: Mutex<HashSet<InstanceName>>,
+    /// Shared by starts of instances: who ends all of them waits for those that are under way.
+    pub starts: tokio::sync::RwLock<()>,
     /// Cancelled when instances are ended because the daemon ends: they are to start again.
     pub unwatched: CancellationToken,
     /// Runs of mirrors.

@@ -533,7 +533,7 @@ impl Observer for Catalog {
                     self.mirrors.apply(change);
                 }
                 other => {
-                    if let Change::Delete(fingerprint) = other {
+                    if let Some(fingerprint) = other.deleted() {
                         self.mirrors.forget(fingerprint);
                     }
                     contents.apply(other);

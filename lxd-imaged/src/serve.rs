@@ -134,6 +134,7 @@ async fn start_held(
         runtime,
         locks: Locks::default(),
         restarting: parking_lot::Mutex::default(),
+        starts: tokio::sync::RwLock::default(),
         unwatched: CancellationToken::new(),
         mirror_runs: Runs::default(),
         edits: tokio::sync::Mutex::default(),

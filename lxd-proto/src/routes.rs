@@ -26,19 +26,28 @@ impl Route {
 
     /// The path with `values` in place of the placeholders, percent-encoded, a slash included.
     pub fn url(self, values: &[&str]) -> String {
-        let mut url = String::new();
-        let mut values = values.iter();
-        for (index, segment) in self.0.split('/').enumerate() {
-            if index > 0 {
-                url.push('/');
-            }
-            match segment.starts_with('{').then(|| values.next()).flatten() {
-                Some(value) => url.extend(utf8_percent_encode(value, SEGMENT)),
-                None => url.push_str(segment),
-            }
-        }
-        url
+        fill(self.0, values)
     }
+
+    /// [`Route::url`] in the older spelling.
+    pub fn older_url(self, values: &[&str]) -> Option<String> {
+        self.older().map(|template| fill(&template, values))
+    }
+}
+
+fn fill(template: &str, values: &[&str]) -> String {
+    let mut url = String::new();
+    let mut values = values.iter();
+    for (index, segment) in template.split('/').enumerate() {
+        if index > 0 {
+            url.push('/');
+        }
+        match segment.starts_with('{').then(|| values.next()).flatten() {
+            Some(value) => url.extend(utf8_percent_encode(value, SEGMENT)),
+            None => url.push_str(segment),
+        }
+    }
+    url
 }
 
 /// `GET`: the list of API versions.

@@ -1,11 +1,12 @@
 //! Signed twins beside the documents of a tree on disk.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use serde_json::Value;
 
+use crate::builder::{TreeError, disk};
 use crate::document::MAX_DOCUMENT;
 use crate::path::TreePath;
 use crate::publish::{INDEX, SIGNED_INDEX};
@@ -19,7 +20,7 @@ const EXTENSIONS: (&str, &str) = (".json", ".sjson");
 /// Why a tree could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignTreeError {
-    /// A file cannot be read or written.
+    /// A file cannot be read.
     #[error("{path}: {source}")]
     Io {
         /// Which.
@@ -27,6 +28,9 @@ pub enum SignTreeError {
         /// Why not.
         source: io::Error,
     },
+    /// A signed document cannot be put in its place.
+    #[error(transparent)]
+    Write(#[from] TreeError),
     /// A document is not what it should be.
     #[error("{path}: {reason}")]
     Document {
@@ -126,20 +130,8 @@ fn write(
     let document = signer
         .sign_json(document)
         .map_err(|source| SignTreeError::Sign { path: plain.to_owned(), source })?;
-    let path = directory.join(signed);
-    replace(&path, &document).map_err(failed(&path))
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&directory)?;
-    file.write_all(bytes)?;
-    // For the web server, which is somebody else.
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(&directory)?.sync_all()
+    disk::replace(&directory.join(signed), &document)?;
+    Ok(())
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> SignTreeError + use<> {
@@ -149,6 +141,8 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> SignTreeError + use<> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::signed::tests::ed25519;
 

@@ -294,8 +294,9 @@ fn limits_hold_at_once_for_what_runs() {
     assert_eq!(group("memory", "memory.limit_in_bytes").unwrap(), (64 << 20).to_string());
     assert_eq!(group("cpu", "cpu.cfs_quota_us").unwrap(), "25000");
     // The kernel has no such processor: nothing changes, neither here nor in what is shown.
-    daemon.lxc("config set limited limits.cpu 4000-4001").fails();
+    daemon.lxc("config set limited limits.memory=32MiB limits.cpu=4000-4001").fails();
     daemon.lxc("config get limited limits.cpu").ok().prints("\n");
+    assert_eq!(group("memory", "memory.limit_in_bytes").unwrap(), (64 << 20).to_string());
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lxd_tests::client::Invocation;
 use lxd_tests::containers::{hosting, shell, status};
-use lxd_tests::wait;
+use lxd_tests::{tool, wait};
 use serde_json::json;
 
 #[test]
@@ -167,4 +168,23 @@ fn no_depth_of_directories_harms_the_daemon() {
     wait::until("its files to go", || daemon.files_in("instances").is_empty());
     assert!(daemon.is_running());
     daemon.lxc("launch busybox c2").ok();
+}
+
+#[test]
+fn a_shutdown_waits_for_no_packing() {
+    let (daemon, _) = hosting();
+    daemon.lxc("launch busybox c1").ok();
+    shell(&daemon, "c1", "dd if=/dev/urandom of=/root/large bs=1M count=48 2>/dev/null");
+    daemon.lxc("stop -f c1").ok();
+    daemon.lxc("launch busybox c2").ok();
+    let publish = daemon.lxc("publish c1 --compression xz").spawn();
+    wait::until("the packing to go on", || {
+        let all = daemon.http().metadata("/1.0/operations?recursion=1");
+        all.to_string().contains("create_image_from_container_pack")
+    });
+    let begun = std::time::Instant::now();
+    daemon.point(Invocation::new(&tool::ours("lxd-imaged"), "shutdown")).ok();
+    let took = begun.elapsed();
+    assert_ne!(publish.wait().code, 0, "it was packed before the daemon could end");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }

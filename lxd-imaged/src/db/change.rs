@@ -107,6 +107,15 @@ pub enum AliasChange {
 }
 
 impl Change {
+    /// The image that goes with it, whatever becomes of its files.
+    pub fn deleted(&self) -> Option<&Fingerprint> {
+        match self {
+            Self::Delete(fingerprint) => Some(fingerprint),
+            Self::Withdraw(withdrawal) => Some(&withdrawal.fingerprint),
+            _ => None,
+        }
+    }
+
     /// Runs the statements inside the caller's transaction. A logical failure leaves no trace.
     pub(super) async fn apply(&self, db: &mut AnyConnection) -> Result<()> {
         match self {

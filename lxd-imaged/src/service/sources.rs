@@ -105,7 +105,7 @@ pub fn shown(context: Context) -> Follow {
 }
 
 /// The numbers behind the text, as strings: LXD's client expects no others.
-fn numbers(now: Transferred) -> Value {
+pub(super) fn numbers(now: Transferred) -> Value {
     json!({
         "stage": "download",
         "percent": now.percent().unwrap_or_default().to_string(),

@@ -443,3 +443,22 @@ async fn two_mirrors_may_keep_one_image() {
     other().await;
     assert!(daemon.has(&old) && daemon.has(&new));
 }
+
+#[tokio::test]
+async fn a_public_image_that_a_person_deletes_is_the_mirrors_no_more() {
+    let server = Fake::with(&[]);
+    let (old, new) = (unified("1"), unified("2"));
+    server.publish(&old, "12", "20260101", &["debian/12"]);
+    let daemon = Daemon::new(&[&server]).await;
+    // Its files are served for a while: it is deleted in another way than a private one.
+    daemon.configure("core.https_address", "127.0.0.1:1").await;
+    daemon.mirror(&server, MirrorConfig { public: true, ..keep(1) }).await;
+    daemon.run().await;
+    assert_eq!(daemon.known().state.images, 1);
+    images::remove(daemon.app(), &root(), &old.fingerprint()).await.unwrap();
+    assert_eq!((daemon.has(&old), daemon.known().state.images), (false, 0));
+    assert!(daemon.app().catalog.mirrors.kept(&old.fingerprint()).is_none());
+    server.publish(&new, "12", "20260102", &["debian/12"]);
+    daemon.run().await;
+    assert_eq!((daemon.target("debian/12"), daemon.known().state.images), (new.fingerprint(), 1));
+}

@@ -41,7 +41,7 @@ pub(super) fn create_directories(path: &Path) -> Result<()> {
 
 /// Puts `bytes` at `path` in one step. What is there with the same bytes stays untouched; says
 /// whether it was not.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<bool> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<bool> {
     if holds(path, bytes) {
         return Ok(false);
     }

@@ -7,7 +7,7 @@
 
 mod deltas;
 mod digest;
-mod disk;
+pub(crate) mod disk;
 mod documents;
 mod error;
 mod groups;

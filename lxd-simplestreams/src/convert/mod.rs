@@ -74,20 +74,6 @@ pub struct Delta {
     pub file: RemoteFile,
 }
 
-/// The fingerprint of `metadata` together with a root file of this kind.
-fn combined(root: RootKind, metadata: &Item) -> Option<Fingerprint> {
-    strict(match root {
-        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
-        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
-            &metadata.combined_sha256
-        }
-        RootKind::Tarball => &metadata.combined_rootxz_sha256,
-        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
-        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
-        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
-    })
-}
-
 /// All images of a catalog, at most [`MAX_IMAGES`], in no order that means anything.
 ///
 /// What LXD passes over is passed over here: products of unknown architecture, versions whose
@@ -185,7 +171,7 @@ impl Build<'_> {
     }
 
     fn split(&self, metadata: &Item, kind: RootKind, root: &Item) -> Option<Listed> {
-        let fingerprint = combined(kind, metadata)?;
+        let fingerprint = strict(metadata.combined(kind))?;
         let files = ImageFiles {
             metadata: remote_file(metadata)?,
             root: Some(remote_file(root)?),
@@ -210,7 +196,7 @@ impl Build<'_> {
         }
         let base = self.product.versions.get(&item.delta_base)?;
         let base = base.items.values().find(|item| item.ftype == metadata)?;
-        Some(Delta { base: combined(kind, base)?, file: remote_file(item)? })
+        Some(Delta { base: strict(base.combined(kind))?, file: remote_file(item)? })
     }
 
     fn listed(

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, MapAccess};
 
+use crate::root::RootKind;
 use lenient::{Budget, Fields, Place, Take, Value};
 
 /// The largest document that is read, in bytes after decompression.
@@ -190,6 +191,20 @@ impl Index {
             }
         }
         paths
+    }
+}
+
+impl Item {
+    /// Of metadata: the hash of it together with a root file of this kind, as it is written.
+    pub fn combined(&self, root: RootKind) -> &str {
+        match root {
+            RootKind::Squashfs => &self.combined_squashfs_sha256,
+            RootKind::Tarball if self.combined_rootxz_sha256.is_empty() => &self.combined_sha256,
+            RootKind::Tarball => &self.combined_rootxz_sha256,
+            RootKind::DiskKvm => &self.combined_disk_kvm_img_sha256,
+            RootKind::Uefi1 => &self.combined_uefi1_img_sha256,
+            RootKind::Disk1 => &self.combined_disk1_img_sha256,
+        }
     }
 }
 

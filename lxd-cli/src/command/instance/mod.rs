@@ -132,15 +132,18 @@ pub(crate) fn created_name(operation: &Operation) -> Outcome<String> {
 
 #[cfg(test)]
 mod tests {
+    use lxd_proto::routes;
+
     use super::*;
 
     #[test]
     fn the_name_is_the_last_part_of_the_path() {
         let text = r#"{"id":"1","class":"task","description":"","created_at":"2026-11-24T00:00:00Z",
             "updated_at":"2026-11-24T00:00:00Z","status":"Running","status_code":103,
-            "resources":{"instances":["/1.0/instances/elegant-boar?project=p"]},"metadata":null,
-            "may_cancel":false,"err":""}"#;
+            "resources":{},"metadata":null,"may_cancel":false,"err":""}"#;
         let mut operation: Operation = serde_json::from_str(text).unwrap();
+        let path = format!("{}?project=p", routes::INSTANCE.url(&["elegant-boar"]));
+        operation.resources = Some([("instances".to_owned(), vec![path])].into());
         assert_eq!(created_name(&operation).unwrap(), "elegant-boar");
         operation.resources = None;
         assert!(created_name(&operation).is_err());

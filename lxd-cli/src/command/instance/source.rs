@@ -118,16 +118,12 @@ fn local(image: &Image) -> Found {
 }
 
 fn common(source: &Source) -> InstanceSource {
-    let spec = source.spec();
     InstanceSource {
         kind: "image".to_owned(),
         mode: "pull".to_owned(),
-        protocol: spec.protocol.as_str().to_owned(),
+        protocol: source.spec().protocol.as_str().to_owned(),
         certificate: source.certificate(),
-        project: match spec.protocol {
-            Protocol::Lxd => spec.project.clone(),
-            Protocol::Simplestreams => String::new(),
-        },
+        project: source.project(),
         keyring: source.keyring(),
         ..InstanceSource::default()
     }

@@ -78,12 +78,18 @@ async fn change(
     let [old, new] = [&record.definition, &definition].map(|it| runtime::limits(&expanded(it).0));
     let (old, new) = (old?, new?);
     let other = old != new && !runtime::is_stopped(app, &record.name);
-    if other {
-        limit(app, &record.name, new).await?;
-    }
-    let outcome = update(app, record, |record| record.definition = definition).await;
-    if outcome.is_err() && other {
-        limit(app, &record.name, old).await?;
+    let changed = async {
+        if other {
+            limit(app, &record.name, new).await?;
+        }
+        update(app, record, |record| record.definition = definition).await
+    };
+    let outcome = changed.await;
+    if outcome.is_err()
+        && other
+        && let Err(error) = limit(app, &record.name, old).await
+    {
+        tracing::error!(instance = %record.name, %error, "an instance keeps limits that were refused");
     }
     outcome
 }

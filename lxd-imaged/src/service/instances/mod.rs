@@ -46,8 +46,7 @@ fn about(description: &'static str, name: &InstanceName) -> About {
 /// The same with the old name of the collection, which some clients look for.
 fn about_both(description: &'static str, name: &InstanceName) -> About {
     let mut about = about(description, name);
-    let new = routes::INSTANCE.url(&[name.as_str()]);
-    let old = new.replacen("/instances/", "/containers/", 1);
+    let old = routes::INSTANCE.older_url(&[name.as_str()]).unwrap_or_default();
     about.resources.get_or_insert_default().insert("containers".to_owned(), vec![old]);
     about
 }

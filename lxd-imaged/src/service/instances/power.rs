@@ -101,6 +101,7 @@ pub(super) async fn start(
     caller: Option<&Caller>,
     name: &InstanceName,
 ) -> Result<()> {
+    let _start = app.starts.read().await;
     // All are being ended, and this one may have been passed over already.
     if app.unwatched.is_cancelled() {
         return Err(Error::ShuttingDown);
@@ -470,15 +471,15 @@ pub async fn stop_all(app: &Arc<App>) {
     app.unwatched.cancel();
     // An end that comes before everything was tidied must not wait for that.
     app.locks.open();
+    // From here on nothing starts any more.
+    drop(app.starts.write().await);
     let all = app.catalog.instances.all();
-    for records in all.chunks(AT_ONCE) {
+    let running: Vec<_> =
+        all.iter().filter(|record| !runtime::is_stopped(app, &record.name)).collect();
+    for records in running.chunks(AT_ONCE) {
         join_all(records.iter().map(|record| async move {
             let name = &record.name;
-            // One that is just being started is held until it runs.
             let _held = app.locks.hold(name).await;
-            if runtime::is_stopped(app, name) {
-                return;
-            }
             if halt(app, name, End::Clean(Some(PATIENCE))).await.is_err()
                 && let Err(error) = halt(app, name, End::Killed).await
             {

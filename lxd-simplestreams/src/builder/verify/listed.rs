@@ -110,7 +110,7 @@ impl Checking<'_> {
         for metadata in items().filter(|i| [LXD.metadata, INCUS.metadata].contains(&&*i.ftype)) {
             for root in items() {
                 let Some(kind) = RootKind::from_ftype(&root.ftype) else { continue };
-                let Ok(fingerprint) = combined(kind, metadata).parse() else {
+                let Ok(fingerprint) = metadata.combined(kind).parse() else {
                     let (one, other) = (&metadata.ftype, &root.ftype);
                     let reason = format!(
                         "{called}: {one} has no combined hash with {other}: clients of it do not \
@@ -126,19 +126,5 @@ impl Checking<'_> {
                 });
             }
         }
-    }
-}
-
-/// What the catalog says that metadata is together with a root.
-fn combined(kind: RootKind, metadata: &Item) -> &str {
-    match kind {
-        RootKind::Squashfs => &metadata.combined_squashfs_sha256,
-        RootKind::Tarball if metadata.combined_rootxz_sha256.is_empty() => {
-            &metadata.combined_sha256
-        }
-        RootKind::Tarball => &metadata.combined_rootxz_sha256,
-        RootKind::DiskKvm => &metadata.combined_disk_kvm_img_sha256,
-        RootKind::Uefi1 => &metadata.combined_uefi1_img_sha256,
-        RootKind::Disk1 => &metadata.combined_disk1_img_sha256,
     }
 }

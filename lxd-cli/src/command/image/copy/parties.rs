@@ -74,6 +74,14 @@ impl Source {
         certificate(self.spec(), &self.environment)
     }
 
+    /// The project that its images are in; only LXD's protocol has projects.
+    pub(crate) fn project(&self) -> String {
+        match self.spec().protocol {
+            Protocol::Lxd => self.spec().project.clone(),
+            Protocol::Simplestreams => String::new(),
+        }
+    }
+
     /// The keys that must have signed what it says; empty for none.
     pub(crate) fn keyring(&self) -> String {
         self.spec().keyring.clone().unwrap_or_default()

@@ -2,7 +2,6 @@
 
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::{ImageSource, ImagesPost};
-use lxd_proto::remote::Protocol;
 
 use super::parties::{Source, Target};
 use super::transfer::{Job, Wish, wait};
@@ -49,16 +48,12 @@ pub(super) async fn by_name(
 }
 
 fn common(source: &Source) -> ImageSource {
-    let spec = source.spec();
     ImageSource {
         kind: "image".to_owned(),
         mode: "pull".to_owned(),
-        protocol: spec.protocol.as_str().to_owned(),
+        protocol: source.spec().protocol.as_str().to_owned(),
         certificate: source.certificate(),
-        project: match spec.protocol {
-            Protocol::Lxd => spec.project.clone(),
-            Protocol::Simplestreams => String::new(),
-        },
+        project: source.project(),
         keyring: source.keyring(),
         ..ImageSource::default()
     }

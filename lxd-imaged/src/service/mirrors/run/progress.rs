@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::Job;
 use crate::acquire::{Follow, Transferred};
 use crate::ops::Context;
+use crate::service::sources::numbers;
 
 /// Key of the progress that clients show.
 const PROGRESS: &str = "download_progress";
@@ -76,15 +76,4 @@ impl Progress {
         let text = format!("{images}/{} images, {}", self.images, now.text());
         self.context.transfer(PROGRESS, text, numbers(now));
     }
-}
-
-/// The numbers behind the text, as strings: LXD's client expects no others.
-fn numbers(now: Transferred) -> Value {
-    json!({
-        "stage": "download",
-        "percent": now.percent().unwrap_or_default().to_string(),
-        "speed": now.speed.to_string(),
-        "processed": now.done.to_string(),
-        "total": now.total.unwrap_or_default().to_string(),
-    })
 }
