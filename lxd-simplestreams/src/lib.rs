@@ -19,4 +19,4 @@ mod tree;
 pub use connect::connect;
 pub use remote::SimplestreamsRemote;
 pub use root::RootKind;
-pub use sign_tree::{SignTreeError, sign_tree};
+pub use sign_tree::SignTreeError;

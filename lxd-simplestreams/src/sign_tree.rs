@@ -1,6 +1,6 @@
 //! Signed twins beside the documents of a tree on disk.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::builder::{TreeError, disk};
 use crate::document::MAX_DOCUMENT;
 use crate::path::TreePath;
 use crate::publish::{INDEX, SIGNED_INDEX};
-use crate::signed::{SignError, Signer};
+use crate::signed::{KeyError, Keyring, SignError, Signer, says};
 
 /// Catalogs that an index may name.
 const MOST_CATALOGS: usize = 64;
@@ -47,17 +47,70 @@ pub enum SignTreeError {
         /// Why not.
         source: SignError,
     },
+    /// The key does not read its own signatures.
+    #[error("the key cannot be used: {0}")]
+    Key(#[from] KeyError),
 }
 
 /// Signs the tree in `directory`: every catalog that its index names gets a `.sjson` twin, and last
-/// comes a signed index that names these. Each is replaced in one step and is on disk afterwards.
-/// Returns the paths that were written, from the root of the tree. Blocks.
+/// comes a signed index that names these. Each is replaced in one step and is on disk afterwards;
+/// what this key has signed already stays as it is. Returns the paths of the signed documents, from
+/// the root of the tree. Blocks.
 ///
 /// Nobody else may change the tree meanwhile. After a failure the signed index is the old one.
 ///
 /// # Errors
 /// When there is no index, a catalog is missing or outside of the tree, or the key cannot sign.
-pub fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignTreeError> {
+pub(crate) fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignTreeError> {
+    let own = Keyring::from_bytes(&signer.public_key())?;
+    let mut written = Vec::new();
+    for_each(directory, |Document { plain, signed, text }| {
+        let at = directory.join(&signed);
+        let is_signed = fs::read(&at).is_ok_and(|bytes| {
+            says(&bytes, &text)
+                && own.verify(&bytes).is_ok_and(|found| found.key == signer.fingerprint())
+        });
+        if !is_signed {
+            let document = signer
+                .sign_json(&text)
+                .map_err(|source| SignTreeError::Sign { path: plain, source })?;
+            disk::replace(&at, &document)?;
+        }
+        if !written.contains(&signed) {
+            written.push(signed);
+        }
+        Ok(())
+    })?;
+    Ok(written)
+}
+
+/// Whether the signed documents of the tree in `directory` say what the others say, whoever has
+/// signed them. Blocks.
+///
+/// # Errors
+/// When there is no index, or a catalog is missing or outside of the tree.
+pub(crate) fn is_current(directory: &Path) -> Result<bool, SignTreeError> {
+    let mut all = true;
+    for_each(directory, |Document { signed, text, .. }| {
+        all &= fs::read(directory.join(&signed)).is_ok_and(|bytes| says(&bytes, &text));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// A document that is to be signed.
+struct Document {
+    plain: String,
+    signed: String,
+    /// What is signed.
+    text: Vec<u8>,
+}
+
+/// Visits what a signed tree consists of: its catalogs, last the index.
+fn for_each(
+    directory: &Path,
+    mut visit: impl FnMut(Document) -> Result<(), SignTreeError>,
+) -> Result<(), SignTreeError> {
     let index = read(directory, INDEX)?;
     let mut index: Value = parse(INDEX, &index)?;
     let wrong = |reason: &str| SignTreeError::Document {
@@ -69,7 +122,6 @@ pub fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignT
     if entries.len() > MOST_CATALOGS {
         return Err(wrong("it names too many catalogs"));
     }
-    let mut written = Vec::new();
     for entry in entries.values_mut() {
         let Some(path) = entry.get("path").and_then(Value::as_str) else { continue };
         let plain = TreePath::parse(path).filter(|plain| plain.as_str().ends_with(EXTENSIONS.0));
@@ -78,25 +130,20 @@ pub fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>, SignT
         })?;
         let stem = plain.as_str().strip_suffix(EXTENSIONS.0).unwrap_or_default();
         let signed = format!("{stem}{}", EXTENSIONS.1);
-        let catalog = read(directory, plain.as_str())?;
-        let mut about = parse(plain.as_str(), &catalog)?;
-        write(directory, plain.as_str(), &signed, &catalog, signer)?;
+        let text = read(directory, plain.as_str())?;
+        let mut about = parse(plain.as_str(), &text)?;
         entry["path"] = signed.clone().into();
         // Readers refuse a catalog that is older than its index says.
         if entry.get("updated").is_some() && about["updated"].is_string() {
             entry["updated"] = about["updated"].take();
         }
-        if !written.contains(&signed) {
-            written.push(signed);
-        }
+        visit(Document { plain: plain.as_str().to_owned(), signed, text })?;
     }
-    let index = serde_json::to_vec_pretty(&index).map_err(|error| SignTreeError::Document {
+    let text = serde_json::to_vec_pretty(&index).map_err(|error| SignTreeError::Document {
         path: INDEX.to_owned(),
         reason: error.to_string(),
     })?;
-    write(directory, INDEX, SIGNED_INDEX, &index, signer)?;
-    written.push(SIGNED_INDEX.to_owned());
-    Ok(written)
+    visit(Document { plain: INDEX.to_owned(), signed: SIGNED_INDEX.to_owned(), text })
 }
 
 fn parse(path: &str, document: &[u8]) -> Result<Value, SignTreeError> {
@@ -117,21 +164,6 @@ fn read(directory: &Path, path: &str) -> Result<Vec<u8>, SignTreeError> {
         return Err(SignTreeError::Document { path: path.to_owned(), reason });
     }
     Ok(bytes)
-}
-
-/// Signs a document and puts it in its place.
-fn write(
-    directory: &Path,
-    plain: &str,
-    signed: &str,
-    document: &[u8],
-    signer: &Signer,
-) -> Result<(), SignTreeError> {
-    let document = signer
-        .sign_json(document)
-        .map_err(|source| SignTreeError::Sign { path: plain.to_owned(), source })?;
-    disk::replace(&directory.join(signed), &document)?;
-    Ok(())
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> SignTreeError + use<> {
@@ -163,8 +195,8 @@ mod tests {
         fs::write(at("streams/v1/a.json"), "{\"products\": \"- a\", \"updated\": \"1\"}\n")
             .unwrap();
         fs::write(at("streams/v1/b.json"), "{}").unwrap();
-        let written = sign_tree(directory.path(), &signer).unwrap();
-        assert_eq!(written, ["streams/v1/a.sjson", "streams/v1/b.sjson", SIGNED_INDEX]);
+        let written = ["streams/v1/a.sjson", "streams/v1/b.sjson", SIGNED_INDEX];
+        assert_eq!(sign_tree(directory.path(), &signer).unwrap(), written);
         let verified = |path: &str| keyring.verify(&fs::read(at(path)).unwrap()).unwrap().payload;
         let json = |path: &str| serde_json::from_slice::<Value>(&verified(path)).unwrap();
         let index = json(SIGNED_INDEX);
@@ -175,6 +207,17 @@ mod tests {
         assert_eq!(index["index"]["b"]["path"], "streams/v1/b.sjson");
         assert_eq!(json("streams/v1/a.sjson")["products"], "- a");
         assert_eq!(fs::read_dir(at("streams/v1")).unwrap().count(), 6);
+        assert!(is_current(directory.path()).unwrap());
+
+        let documents = || written.each_ref().map(|path| fs::read(at(path)).unwrap());
+        let before = documents();
+        assert_eq!(sign_tree(directory.path(), &signer).unwrap(), written);
+        assert_eq!(documents(), before, "what is signed stays to the byte");
+        sign_tree(directory.path(), &ed25519().0).unwrap();
+        assert!(is_current(directory.path()).unwrap());
+        assert_ne!(documents(), before, "another key signs anew");
+        fs::write(at("streams/v1/b.json"), "{\"products\": {}}").unwrap();
+        assert!(!is_current(directory.path()).unwrap());
     }
 
     #[test]

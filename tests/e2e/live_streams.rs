@@ -25,18 +25,6 @@ fn changes() -> usize {
     if std::env::var_os("LXD_TEST_LONG").is_some() { 500 } else { 100 }
 }
 
-/// Our daemon on the network, with a certificate for which `authority` vouches.
-fn publisher(authority: &Authority) -> Server {
-    let mut daemon = Daemon::prepare(Kind::Ours, Turn::shared());
-    let (certificate, key) = authority.vouch();
-    std::fs::write(daemon.dir().join("server.crt"), certificate).unwrap();
-    std::fs::write(daemon.dir().join("server.key"), key).unwrap();
-    let file = daemon.file("authority.crt", authority.pem().as_bytes());
-    daemon.set_env("SSL_CERT_FILE", shown(&file));
-    daemon.launch();
-    Server::open(daemon)
-}
-
 /// A real LXD that trusts `authority`, with a storage pool.
 fn real_lxd(authority: &Authority) -> Daemon {
     let mut lxd = Daemon::prepare(Kind::Lxd, Turn::shared());
@@ -81,7 +69,7 @@ fn fill(publisher: &Server) -> Vec<Known> {
 #[test]
 fn both_clients_list_what_is_public() {
     let authority = Authority::new();
-    let publisher = publisher(&authority);
+    let publisher = Server::vouched(&authority);
     let known = fill(&publisher);
     let reader = Server::trusting(&authority, &[]);
     add_to(&publisher, &reader);
@@ -124,7 +112,7 @@ fn both_clients_list_what_is_public() {
 #[test]
 fn images_are_copied_under_their_fingerprints() {
     let authority = Authority::new();
-    let publisher = publisher(&authority);
+    let publisher = Server::vouched(&authority);
     let known = fill(&publisher);
     for which in Client::both() {
         let ours = Server::ours_with(&authority, &[]);
@@ -160,7 +148,7 @@ fn versions_of_an_image_are_versions_of_its_product() {
         web.publish(tree.files());
         fingerprint
     };
-    let publisher = publisher(&authority);
+    let publisher = Server::vouched(&authority);
     let first = build("20260101_0000");
     let line = format!("remote add up {} --protocol simplestreams", web.address());
     publisher.lxc(&line).ok();
@@ -186,7 +174,7 @@ fn versions_of_an_image_are_versions_of_its_product() {
 #[test]
 fn an_image_is_imported_by_its_alias_in_a_url() {
     let authority = Authority::new();
-    let publisher = publisher(&authority);
+    let publisher = Server::vouched(&authority);
     let image = publisher.import("tiny/web", "--public");
     publisher.import("hidden", "");
     let lxd = real_lxd(&authority);
@@ -283,7 +271,7 @@ impl Reader {
 #[test]
 fn readers_never_see_a_broken_catalog_or_miss_a_file() {
     let authority = Authority::new();
-    let publisher = publisher(&authority);
+    let publisher = Server::vouched(&authority);
     let reader = Reader::new(&publisher, &authority);
     publisher.import("first", "--public");
     let oldest = reader.files();
@@ -363,7 +351,7 @@ impl Drop for Ending<'_> {
 #[test]
 fn what_was_deleted_is_served_over_a_crash_and_what_is_private_is_not() {
     let authority = Authority::new();
-    let mut publisher = publisher(&authority);
+    let mut publisher = Server::vouched(&authority);
     let (gone, hidden) =
         (publisher.import("gone", "--public"), publisher.import("hidden", "--public"));
     let path = |fingerprint: &str| format!("/images/{fingerprint}/lxd_combined.tar.gz");

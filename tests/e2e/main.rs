@@ -39,5 +39,6 @@ mod simplestreams;
 mod snapshots;
 mod space;
 mod startup;
+mod streams_launch;
 mod streams_tree;
 mod templates;

@@ -299,6 +299,20 @@ fn what_we_sign_gpgv_and_the_simplestreams_tools_take() {
     daemon.cli(&line).fails().complains("it holds a public key only");
     let key = signed.gnupg.secret(SIGNER);
     daemon.cli(&format!("streams sign {} --key {}", shown(&daemon.work()), shown(&key))).fails();
+    // A tree that is signed by another or not at all is signed with the change itself.
+    let build = |more: &str| daemon.cli(&format!("streams build {}{more}", shown(&root)));
+    let refused = build(&format!(" --sign-key {}", shown(&signed.gnupg.keyring(SIGNER)))).fails();
+    refused.complains("it holds a public key only");
+    build("").ok().complains("the signed documents are older than the tree");
+    build(&format!(" --sign-key {}", shown(&key))).ok();
+    for document in [INDEX, CATALOG] {
+        let said = Gnupg::gpgv(&signed.gnupg.keyring(SIGNER), &root.join(&document[1..]));
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+    let bytes = || std::fs::read(root.join(&INDEX[1..])).unwrap();
+    let before = bytes();
+    build(&format!(" --sign-key {}", shown(&key))).ok().says("Nothing has changed");
+    assert_eq!(bytes(), before);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A tree on disk, built by `lxd-cli streams`, behind a web server that only hands out files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use lxd_tests::daemon::{Daemon, Kind};
 use lxd_tests::fixtures::{Compression, Recipe, fingerprint, noise, squashfs};
 use lxd_tests::server::{Server, trusting};
 use lxd_tests::wait::Turn;
-use lxd_tests::web::{Authority, Web};
+use lxd_tests::web::{Authority, Web, files_below};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -37,24 +37,6 @@ fn built(home: &Path, os: &str, serial: &str) -> String {
     std::fs::write(directory.join("rootfs.squashfs"), &root).unwrap();
     std::fs::write(directory.join("image.yaml"), "image: {}\n").unwrap();
     fingerprint(&[&metadata, &root])
-}
-
-/// Everything below a directory, as a web server sees it.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_str().unwrap();
-                files.insert(format!("/{name}"), std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    files
 }
 
 /// A directory with a tree in it, and what serves that.
@@ -85,7 +67,7 @@ impl Place {
     }
 
     fn serve(&self) {
-        self.web.publish(files(&self.tree()));
+        self.web.publish(files_below(&self.tree()));
     }
 
     /// Makes it the remote `s` of a daemon's clients.
@@ -164,9 +146,9 @@ fn what_a_builder_leaves_is_read_by_all() {
         }
     }
     place.cli("streams verify tree").ok().says("The tree is sound");
-    let before = files(&place.tree());
+    let before = files_below(&place.tree());
     place.cli("streams build tree --from out").ok().says("Nothing has changed");
-    assert_eq!(files(&place.tree()), before);
+    assert_eq!(files_below(&place.tree()), before);
 }
 
 #[test]
@@ -216,9 +198,9 @@ fn the_public_images_of_a_daemon_become_a_tree() {
             assert!(there.stdout.contains(&here), "{there}");
         }
     }
-    let before = files(&tree);
+    let before = files_below(&tree);
     daemon.cli(&build).ok().says("2 images already present").says("Nothing has changed");
-    assert_eq!(files(&tree), before);
+    assert_eq!(files_below(&tree), before);
     daemon.cli("image alias rename my/one my/first").ok();
     daemon.cli(&build).ok().says("Published");
     place.serve();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -191,6 +192,24 @@ impl Web {
     pub fn body_bytes(&self) -> u64 {
         std::mem::take(&mut self.shared.lock().body_bytes)
     }
+}
+
+/// Everything below a directory, as a web server sees it.
+pub fn files_below(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(directory).unwrap().to_str().unwrap();
+                files.insert(format!("/{name}"), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
 }
 
 impl Drop for Web {

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the benchmark of the tests crate, in release.
 
+use std::process::Command;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -16,9 +18,7 @@ pub(crate) struct Options {
 /// Installs the peer, builds for release, runs the scenarios.
 pub(crate) fn run(options: &Options) -> Result<()> {
     machine::install(machine::TESTS)?;
-    let programs = ["build", "--release", "--locked", "-p", "lxd-imaged", "-p", "lxd-cli"];
-    shell::run(&mut shell::cargo(&programs))?;
-    let bench =
-        ["run", "--release", "--locked", "--quiet", "-p", "lxd-tests", "--bin", "lxd-bench", "--"];
-    shell::run(shell::cargo(&bench).args(&options.arguments))
+    shell::run(&mut shell::cargo(&["build", "--release", "--locked", "--workspace", "--bins"]))?;
+    let bench = shell::target().join("release/lxd-bench");
+    shell::run(Command::new(bench).args(&options.arguments).current_dir(shell::root()))
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     machine::install(machine::DEMO)?;
     title("Build lxd-imaged and lxd-cli");
-    shell::run(&mut shell::cargo(&["build", "--locked", "-p", "lxd-imaged", "-p", "lxd-cli"]))?;
+    shell::run(shell::cargo(&["build", "--locked"]).args(shell::PROGRAMS))?;
 
     let source = Source::prepare(options)?;
     let mut stage = Stage::set(&source)?;

@@ -13,9 +13,7 @@ const DOCUMENTS: [&str; 3] = ["README.md", "CHANGELOG.md", "LICENSE"];
 
 /// Builds the programs for release and packs them, with a checksum file beside the tarball.
 pub(crate) fn run() -> Result<()> {
-    let mut build = shell::cargo(&["build", "--release", "--locked"]);
-    build.args(PROGRAMS.iter().flat_map(|name| ["-p", name]));
-    shell::run(&mut build)?;
+    shell::run(shell::cargo(&["build", "--release", "--locked"]).args(shell::PROGRAMS))?;
 
     let name = format!("lxd-imaged-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let dist = shell::target().join("dist");

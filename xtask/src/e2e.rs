@@ -18,7 +18,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     machine::install(machine::TESTS)?;
     machine::python_with_pylxd()?;
     shell::run(&mut shell::cargo(&["build", "--workspace", "--locked"]))?;
-    let mut test =
-        shell::cargo(&["test", "--package", "lxd-tests", "--test", "e2e", "--locked", "--"]);
+    let mut test = shell::cargo(&["test", "--workspace", "--test", "e2e", "--locked", "--"]);
     shell::run(test.args(&options.arguments))
 }

@@ -16,6 +16,10 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Selects the two programs alone, with the features that the whole workspace asks for: chosen by
+/// package, their dependencies would be built a second time.
+pub(crate) const PROGRAMS: [&str; 5] = ["--workspace", "--bin", "lxd-imaged", "--bin", "lxd-cli"];
+
 /// `cargo` with these arguments, from the root.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -38,6 +38,12 @@ pub enum TreeError {
     /// A source of images could not be asked.
     #[error(transparent)]
     Remote(#[from] lxd_proto::remote::Error),
+    /// The documents could not be signed.
+    #[error(transparent)]
+    Sign(Box<crate::SignTreeError>),
+    /// Nobody has said who signs.
+    #[error("the tree has no key to sign with")]
+    NoKey,
     /// A thread of ours is lost.
     #[error("an internal task failed")]
     Task,
@@ -45,6 +51,12 @@ pub enum TreeError {
 
 /// The result of work on a tree.
 pub type Result<T, E = TreeError> = std::result::Result<T, E>;
+
+impl From<crate::SignTreeError> for TreeError {
+    fn from(error: crate::SignTreeError) -> Self {
+        Self::Sign(Box::new(error))
+    }
+}
 
 impl TreeError {
     /// Names what an input or output error belongs to.

@@ -36,6 +36,8 @@ use jiff::{SignedDuration, Timestamp};
 use lxd_proto::remote::Progress;
 
 use crate::publish::{Products, PublishedImage};
+use crate::sign_tree;
+use crate::signed::Signer;
 use scan::{Scan, Scanning, Version};
 use state::State;
 
@@ -61,6 +63,7 @@ pub struct LocalTree {
     state: State,
     jobs: NonZeroUsize,
     progress: Progress,
+    signer: Option<Signer>,
 }
 
 /// What a build does beside publishing what is there.
@@ -100,7 +103,25 @@ impl LocalTree {
         }
         let state = State::load(root)?;
         intake::clear(root)?;
-        Ok(Self { root: root.to_owned(), _lock: lock, state, jobs, progress })
+        Ok(Self { root: root.to_owned(), _lock: lock, state, jobs, progress, signer: None })
+    }
+
+    /// The same tree, whose documents are signed whenever they are published.
+    #[must_use]
+    pub fn signed_by(mut self, signer: Option<Signer>) -> Self {
+        self.signer = signer;
+        self
+    }
+
+    /// Signs the documents as they are, with the key of [`LocalTree::signed_by`]. Returns the paths
+    /// of the signed ones, the index last.
+    ///
+    /// # Errors
+    /// When there is no index, a catalog is missing or outside of the tree, there is no key, or it
+    /// cannot sign.
+    pub fn sign(&self) -> Result<Vec<String>> {
+        let signer = self.signer.as_ref().ok_or(TreeError::NoKey)?;
+        Ok(sign_tree::sign_tree(&self.root, signer)?)
     }
 
     /// Publishes what lies in the tree.
@@ -145,15 +166,25 @@ impl LocalTree {
         self.state.remember_deltas(done.tried);
         products = group(&versions);
         report.count(&products);
-        if options.dry_run {
-            report.removed = self.expired(options.grace, now);
-        } else {
+        if !options.dry_run {
             report.changed = documents::write(&self.root, &products, now)?;
-            report.is_signature_old = report.changed && self.is_signed();
             self.remember(&done.new)?;
-            if options.retention.is_some() {
-                report.removed = self.remove_expired(options.grace, now, &mut report.broken);
+            if self.signer.is_some() {
+                self.sign()?;
             }
+        }
+        report.is_signed = self.is_signed();
+        report.is_signature_old =
+            report.is_signed && !sign_tree::is_current(&self.root).unwrap_or(false);
+        // What readers of an old signed catalog are told of has to be there.
+        if options.retention.is_some() && !report.is_signature_old {
+            report.removed = if options.dry_run {
+                self.expired(options.grace, now)
+            } else {
+                self.remove_expired(options.grace, now, &mut report.broken)
+            };
+        }
+        if !options.dry_run {
             self.state.store(&self.root)?;
         }
         report.broken.sort();
@@ -182,7 +213,7 @@ impl LocalTree {
         Ok(())
     }
 
-    /// Whether there are signed documents, which say something else now.
+    /// Whether there are signed documents.
     fn is_signed(&self) -> bool {
         fs::symlink_metadata(self.root.join(crate::publish::SIGNED_INDEX)).is_ok()
     }

@@ -14,7 +14,10 @@ use crate::publish::Products;
 pub struct BuildReport {
     /// Whether a document is another one than before.
     pub changed: bool,
-    /// Whether there are signed documents, which have become old by that.
+    /// Whether there are signed documents.
+    #[serde(rename = "signed")]
+    pub is_signed: bool,
+    /// Whether those say something else than the catalog does now; then no files are removed.
     #[serde(rename = "signatures_are_old")]
     pub is_signature_old: bool,
     /// What the catalog lists.

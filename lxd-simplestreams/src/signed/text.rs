@@ -168,6 +168,13 @@ fn signature(lines: &mut Lines<'_>) -> Result<String, Refused> {
     if lines.rest.is_empty() { Ok(signature) } else { Err(form("something stands after it")) }
 }
 
+/// Whether a signed document has this JSON in its frame; the signature is not looked at.
+pub(crate) fn says(document: &[u8], json: &[u8]) -> bool {
+    let text = broken(json);
+    let text = text.strip_suffix(b"\n").unwrap_or(&text);
+    Text::parse(document).is_ok_and(|found| found.payload == text)
+}
+
 /// JSON whose lines GnuPG reads whole: long ones are broken after a comma between two values,
 /// which means the same. Other text comes back as it is.
 pub(super) fn broken(json: &[u8]) -> Cow<'_, [u8]> {

@@ -9,6 +9,7 @@ use lxd_simplestreams::builder::{
     BuildOptions, Deltas, GRACE, LocalTree, Means, Retention, TakenReport,
 };
 
+use super::sign::SignKeyFlag;
 use super::{JobsFlag, report};
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
@@ -36,6 +37,7 @@ DIR/.lxd-streams.
 Examples:
   lxd-cli streams build /srv/images --from ./distrobuilder-output
   lxd-cli streams build /srv/images --from local: --deltas --keep 3
+  lxd-cli streams build /srv/images --sign-key signer.key
   lxd-cli streams build /srv/images --format json")]
 pub(crate) struct Build {
     /// The tree; made if it is missing
@@ -61,6 +63,8 @@ pub(crate) struct Build {
     /// removed by a build with --keep, or by prune, two days later
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
+    #[command(flatten)]
+    sign_key: SignKeyFlag,
     #[command(flatten)]
     jobs: JobsFlag,
     #[command(flatten)]
@@ -90,7 +94,9 @@ impl Build {
         let progress = Progress::default();
         let (directory, jobs, counted) =
             (self.directory.clone(), self.jobs.get(), progress.clone());
-        let mut tree = blocking(move || LocalTree::open(&directory, true, jobs, counted)).await??;
+        let signer = self.sign_key.load()?;
+        let opened = move || LocalTree::open(&directory, true, jobs, counted);
+        let mut tree = blocking(opened).await??.signed_by(signer);
         let mut taken = TakenReport::default();
         for origin in origins {
             let came;

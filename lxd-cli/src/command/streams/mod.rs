@@ -3,7 +3,7 @@
 mod build;
 mod prune;
 mod report;
-pub(crate) mod sign;
+mod sign;
 mod verify;
 
 use std::num::NonZeroUsize;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use lxd_proto::remote::Progress;
 use lxd_simplestreams::builder::{BuildOptions, Deltas, KEEP, LocalTree, Retention};
 
+use super::sign::SignKeyFlag;
 use super::{JobsFlag, report};
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
@@ -45,6 +46,8 @@ pub(crate) struct Prune {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    sign_key: SignKeyFlag,
+    #[command(flatten)]
     jobs: JobsFlag,
     #[command(flatten)]
     format: ResultFormat,
@@ -69,8 +72,10 @@ impl Prune {
         let (directory, jobs, counted) =
             (self.directory.clone(), self.jobs.get(), progress.clone());
         let shown = show(context.progress, "Reading the tree", &progress);
+        let signer = self.sign_key.load()?;
         let pruned = blocking(move || {
-            LocalTree::open(&directory, false, jobs, counted)?.build(&options, Timestamp::now())
+            let tree = LocalTree::open(&directory, false, jobs, counted)?;
+            tree.signed_by(signer).build(&options, Timestamp::now())
         });
         let pruned = pruned.await??;
         shown.done();

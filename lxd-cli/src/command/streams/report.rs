@@ -22,8 +22,9 @@ pub(super) fn tell(
         }
         if report.is_signature_old {
             note(
-                "Warning: the signed documents are older than the tree now; sign it again, or \
-                 clients that check signatures see nothing new.",
+                "Warning: the signed documents are older than the tree: clients that check \
+                 signatures see nothing new, and no files are removed. Sign it again, with \
+                 --sign-key or streams sign.",
             );
         }
     }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lxd_proto::remote::Progress;
 use lxd_simplestreams::builder::LocalTree;
-use lxd_simplestreams::sign_tree;
 use lxd_simplestreams::signed::{MAX_KEYS, Signer};
 use serde::Serialize;
 
@@ -21,8 +20,8 @@ use crate::failure::{Failure, Outcome};
 #[command(after_help = "\
 Beside the index and each catalog comes a twin with an OpenPGP signature (streams/v1/index.sjson and
 so on), for clients that ask for one: `remote add --keyring`, sstream-query and sstream-mirror. The
-key is a file as `gpg --export-secret-keys` writes it, without a passphrase. After each change of the
-tree it has to be signed anew.
+key is a file as `gpg --export-secret-keys` writes it, without a passphrase. After each change the tree
+has to be signed anew: `build` and `prune` do both with --sign-key.
 
 Example:
   lxd-cli streams sign /srv/images --key signer.key")]
@@ -39,7 +38,7 @@ pub(crate) struct Sign {
 
 /// What was signed.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+struct Report {
     key: String,
     documents: Vec<String>,
 }
@@ -49,11 +48,11 @@ impl Sign {
         let (directory, key) = (self.directory.clone(), self.key.clone());
         let report = blocking(move || {
             let signer = load(&key)?;
+            let key = signer.fingerprint();
             // Holds off whoever else changes the tree.
             let tree = LocalTree::open(&directory, false, NonZeroUsize::MIN, Progress::default())?;
-            let report = signed(&directory, &signer);
-            drop(tree);
-            report
+            let documents = tree.signed_by(Some(signer)).sign()?;
+            Outcome::Ok(Report { key, documents })
         });
         let report = report.await??;
         let text = format!("{} documents are signed by {}\n", report.documents.len(), report.key);
@@ -61,19 +60,27 @@ impl Sign {
     }
 }
 
+/// Whose key signs what is published.
+#[derive(Debug, Args)]
+pub(super) struct SignKeyFlag {
+    /// Sign the documents with the secret OpenPGP key in this file, as `streams sign` does
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+}
+
+impl SignKeyFlag {
+    /// Reads the key.
+    pub(super) fn load(&self) -> Outcome<Option<Signer>> {
+        self.sign_key.as_deref().map(load).transpose()
+    }
+}
+
 /// Reads a key that signs trees.
-pub(crate) fn load(path: &Path) -> Outcome<Signer> {
+fn load(path: &Path) -> Outcome<Signer> {
     let cannot = |why: String| Failure::new(format!("cannot use {}: {why}", path.display()));
     let file = File::open(path).map_err(|error| cannot(error.to_string()))?;
     let mut bytes = Vec::new();
     let most = MAX_KEYS as u64 + 1;
     file.take(most).read_to_end(&mut bytes).map_err(|error| cannot(error.to_string()))?;
     Signer::from_bytes(&bytes).map_err(|error| cannot(error.to_string()))
-}
-
-/// Signs the tree in a directory that nobody else changes meanwhile.
-pub(crate) fn signed(directory: &Path, signer: &Signer) -> Outcome<Report> {
-    let documents =
-        sign_tree(directory, signer).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Report { key: signer.fingerprint(), documents })
 }

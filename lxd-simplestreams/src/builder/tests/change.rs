@@ -1,6 +1,7 @@
 //! Deltas come and versions go.
 
 use super::*;
+use crate::signed::tests::ed25519;
 
 fn machines(home: &Home, serials: &[(&str, u8)]) -> Vec<Fingerprint> {
     let one = |(serial, seed): &(&str, u8)| {
@@ -147,4 +148,36 @@ fn an_empty_product_leaves_no_directories() {
     let sums = read(&home.tree().join("images/flat/SHA256SUMS"));
     assert!(sums.lines().count() == 1 && sums.contains("whole.tar"), "{sums}");
     assert_eq!(home.verify().faults, []);
+}
+
+#[test]
+fn a_signed_tree_loses_no_file_that_its_signed_catalog_names() {
+    let home = Home::new();
+    for serial in ["20260101", "20260102"] {
+        version(&home, "alpine", serial);
+    }
+    let ((first, _), (second, keyring)) = (ed25519(), ed25519());
+    let options = BuildOptions {
+        retention: Some(Retention { keep: Some(1), days: None }),
+        ..BuildOptions::default()
+    };
+    let build = |signer, options: &BuildOptions| {
+        let report = home.open().signed_by(signer).build(options, now()).unwrap();
+        assert!(report.is_signed && report.broken.is_empty(), "{report:?}");
+        report
+    };
+    assert!(!build(Some(first), &BuildOptions::default()).is_signature_old);
+    let report = build(None, &options);
+    assert!(report.is_signature_old && report.withdrawn.len() == 1, "{report:?}");
+    assert_eq!(report.removed, []);
+    let dry = BuildOptions { dry_run: true, ..options };
+    assert_eq!(build(None, &dry).removed, []);
+    assert!(home.tree().join(at("alpine", "20260101")).is_dir());
+
+    let report = build(Some(second), &options);
+    assert!(!report.is_signature_old && report.removed.len() == 1, "{report:?}");
+    assert!(!home.tree().join(at("alpine", "20260101")).exists());
+    let signed = fs::read(home.tree().join("streams/v1/images.sjson")).unwrap();
+    let listed = String::from_utf8(keyring.verify(&signed).unwrap().payload).unwrap();
+    assert!(listed.contains("20260102") && !listed.contains("20260101"), "{listed}");
 }
