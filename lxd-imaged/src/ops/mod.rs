@@ -2,10 +2,11 @@
 //! everyone hears of.
 
 pub mod events;
+mod known;
 pub mod log;
 pub mod sockets;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +24,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use events::Events;
+use known::Known;
 
-/// Operations that may be known at once, finished ones of the last seconds included.
-const MAX_OPERATIONS: usize = 10_000;
 /// Tokens that may wait for their use at once. They do not expire.
 const MAX_TOKENS: usize = 2_000;
 
@@ -99,7 +99,7 @@ struct Entry {
 
 /// Every operation of the daemon.
 pub struct Operations {
-    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    entries: Mutex<Known<Arc<Entry>>>,
     events: Arc<Events>,
     tasks: TaskTracker,
 }
@@ -107,7 +107,7 @@ pub struct Operations {
 impl std::fmt::Debug for Operations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Operations")
-            .field("known", &self.entries.lock().len())
+            .field("known", &self.entries.lock().values().len())
             .finish_non_exhaustive()
     }
 }
@@ -242,13 +242,7 @@ impl Operations {
             state: watch::Sender::new(operation.clone()),
             cancel: CancellationToken::new(),
         });
-        {
-            let mut entries = self.entries.lock();
-            if entries.len() >= MAX_OPERATIONS {
-                return Err(Error::TooMany("operations"));
-            }
-            entries.insert(id.clone(), entry.clone());
-        }
+        self.entries.lock().insert(id.clone(), entry.clone())?;
         self.events.operation(&operation);
         self.set_status(&entry, OperationStatus::Running);
         Ok((id, entry))
@@ -256,11 +250,12 @@ impl Operations {
 
     /// Forgets a finished operation when nobody needs it any more.
     fn forget_later(self: &Arc<Self>, id: String) {
+        self.entries.lock().end(&id);
         let operations = self.clone();
         // Not tracked: waiting for the end of work must not wait for this.
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(KEPT_SECONDS)).await;
-            operations.entries.lock().remove(&id);
+            operations.entries.lock().forget(&id);
         });
     }
 

@@ -107,8 +107,9 @@ impl Products {
     fn add(&mut self, name: String, mut candidates: Vec<Candidate>) {
         candidates.sort_by(|a, b| a.age().cmp(&b.age()));
         let product = self.products.entry(name).or_default();
+        let mut taken = BTreeMap::new();
         for candidate in candidates {
-            product.add(candidate);
+            product.add(candidate, &mut taken);
         }
         let newest = product.versions.values().next_back();
         let mut aliases: Vec<String> =
@@ -121,18 +122,27 @@ impl Products {
 
 impl PublishedProduct {
     /// Adds an image to the version of its serial, or to one of its own right behind it: clients
-    /// pair every metadata file of a version with every root file.
-    fn add(&mut self, candidate: Candidate) {
+    /// pair every metadata file of a version with every root file. `taken` counts the versions that
+    /// a serial has, so that thousands of images with one serial are not compared pair by pair.
+    fn add(&mut self, candidate: Candidate, taken: &mut BTreeMap<String, usize>) {
         let Candidate { serial, image } = candidate;
-        let mut free = serial.clone();
-        for count in 1.. {
+        let taken = taken.entry(serial.clone()).or_default();
+        // Only images with a place can share a version with others.
+        let mut count = if image.place.is_some() { 0 } else { *taken };
+        loop {
+            let free = match count {
+                0 => serial.clone(),
+                // As text, the next one sorts behind this one.
+                count => format!("{serial}.{count:05}"),
+            };
             let version = self.versions.entry(free).or_default();
+            count += 1;
             if fits(version, &image) {
                 version.push(image);
                 version.sort_by_key(|image| image.root.as_ref().map(|(root, _)| *root));
+                *taken = count.max(*taken);
                 return;
             }
-            free = format!("{serial}.{count:02}");
         }
     }
 }

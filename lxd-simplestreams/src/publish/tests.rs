@@ -90,7 +90,7 @@ fn older_images_are_versions_of_the_one_with_names() {
         (
             "debian:bookworm:amd64:default",
             "debian/12,web",
-            &["20260201_1011", "20260101_1011.01", "20260101_1011"][..],
+            &["20260201_1011", "20260101_1011.00001", "20260101_1011"][..],
         ),
         // Newer than what has the names: they would lead to it.
         ("debian:bookworm:amd64:default:-", "", &["20260301_1011"]),
@@ -109,6 +109,25 @@ fn older_images_are_versions_of_the_one_with_names() {
         let expected: Vec<_> = expected.iter().map(|(n, a, s)| (*n, *a, s.to_vec())).collect();
         assert_eq!(shape, expected, "turned by {turn}");
     }
+}
+
+#[test]
+fn a_thousand_builds_of_one_minute_keep_their_order() {
+    let images: Vec<_> = (0..1100u16)
+        .map(|number| {
+            let mut one = image(0, "2026-01-01", &[]);
+            let mut bytes = [7; 32];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            one.fingerprint = Fingerprint::from_bytes(bytes);
+            one
+        })
+        .collect();
+    let products = Products::group(images.clone());
+    let (_, product) = products.products().next().unwrap();
+    let newest_first: Vec<_> =
+        product.versions().flat_map(|(_, images)| images.iter().map(|it| it.fingerprint)).collect();
+    let expected: Vec<_> = images.iter().rev().map(|image| image.fingerprint).collect();
+    assert_eq!(newest_first, expected);
 }
 
 #[test]
@@ -205,7 +224,7 @@ fn a_version_of_a_tree_holds_a_container_and_a_machine() {
     let foreign = PublishedImage { place: place(), ..image(3, "2026-01-01", &[]) };
     let images = vec![container, disk, foreign];
     let shape = shape(images.clone());
-    assert_eq!(shape, [("p".into(), "x".into(), vec!["20260101.01".into(), "20260101".into()])]);
+    assert_eq!(shape, [("p".into(), "x".into(), vec!["20260101.00001".into(), "20260101".into()])]);
     assert_eq!(read(images).len(), 3);
 }
 
