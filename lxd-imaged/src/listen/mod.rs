@@ -3,6 +3,7 @@
 mod client_auth;
 mod connection;
 mod eager;
+mod prompt;
 mod sending;
 pub mod tls;
 pub mod unix;

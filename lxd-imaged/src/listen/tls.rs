@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::client_auth::AnyCertificate;
 use super::connection::{self, Peer};
 use super::eager::Eager;
+use super::prompt::Prompt;
 use crate::app::{App, Caller, Client};
 use crate::catalog::Viewer;
 use crate::certificate::Identities;
@@ -187,7 +188,7 @@ async fn welcome(
         client: Some(Arc::new(Client { address, certificate })),
         outbox: None,
     };
-    connection::serve(stream, router, peer, shutdown).await;
+    connection::serve(Prompt::new(stream), router, peer, shutdown).await;
     drop(place);
     Ok(())
 }
