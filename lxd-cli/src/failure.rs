@@ -174,7 +174,9 @@ impl From<Error> for Failure {
                 Self::new(error.to_string()).because(Cause::Untrusted).at(endpoint)
             }
             Error::Handshake { ref endpoint, .. } => Self::new(error.to_string()).at(endpoint),
-            Error::Silent { .. } => Self::new(error.to_string()).because(Cause::Unreachable),
+            Error::Silent { .. } | Error::Slow { .. } => {
+                Self::new(error.to_string()).because(Cause::Unreachable)
+            }
             other => Self::new(other.to_string()),
         };
         Self { detail, ..failure }

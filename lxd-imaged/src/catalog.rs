@@ -536,6 +536,9 @@ impl Observer for Catalog {
                     if let Some(fingerprint) = other.deleted() {
                         self.mirrors.forget(fingerprint);
                     }
+                    if let Change::Alias(change) = other {
+                        change.names().for_each(|name| self.mirrors.disown(name.as_str()));
+                    }
                     contents.apply(other);
                 }
             }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::image::Image;
+use crate::image::{Image, InstanceType};
 
 pub use glob::Globs;
 pub use product::{product, serial};
@@ -197,6 +197,13 @@ impl MirrorConfig {
         }
         for (name, globs) in self.filters() {
             globs.check().map_err(|error| InvalidMirror(format!("{name}: {error}")))?;
+        }
+        let kinds = [InstanceType::Container, InstanceType::VirtualMachine];
+        if !kinds.iter().any(|kind| self.kind.matches(&[kind.as_str()])) {
+            let given = self.kind.as_slice().join(", ");
+            return no(format!(
+                "type: \"{given}\" selects nothing; there are container and virtual-machine"
+            ));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use lxd_tests::client::{Invocation, shown};
 use lxd_tests::daemon::Daemon;
 use lxd_tests::fixtures::{Compression, Recipe};
+use lxd_tests::gnupg::Gnupg;
 use lxd_tests::server::{Server, trusting};
 use lxd_tests::streams::Tree;
 use lxd_tests::wait;
@@ -189,6 +190,39 @@ fn a_corrupt_file_costs_its_version_and_a_dropped_product_keeps_one() {
 }
 
 #[test]
+fn a_file_that_is_said_to_be_larger_than_any_disk_costs_its_version_only() {
+    let mut source = Source::start();
+    for product in ["alpine:3", "debian:12", "fedora:40"] {
+        source.build(product, "20260101_0000");
+    }
+    source.tree.say("alpine:3", "20260101_0000", "root.tar.xz", "size", json!(1u64 << 50));
+    source.publish();
+    let daemon = source.mirrored("--parallel 1");
+    let ran = cli(&daemon, "mirror run m --format json").run();
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let counts = &told["counts"];
+    let counts = [&counts["downloaded"], &counts["failed"], &counts["skipped"]];
+    assert_eq!(counts, [&json!(2), &json!(1), &json!(0)], "{told}");
+}
+
+#[test]
+fn a_mirror_can_be_looked_at_while_it_runs() {
+    let mut source = Source::start();
+    for number in 0..60 {
+        source.build(&format!("p{number:04}:1"), "20260101_0000");
+    }
+    source.publish();
+    let daemon = source.mirrored("--parallel 4");
+    let run = cli(&daemon, "mirror run m").spawn();
+    let http = daemon.http();
+    wait::until("all to be here", || {
+        let seen = (0..50).map(|_| http.metadata("/1.0/mirrors?recursion=1")).next_back().unwrap();
+        seen[0]["state"]["images"] == json!(60)
+    });
+    assert_eq!(run.wait().code, 0);
+}
+
+#[test]
 fn a_bundle_carries_a_mirror_to_another_daemon() {
     let mut source = Source::start();
     for product in ["debian:12", "alpine:3", "fedora:40"] {
@@ -248,8 +282,24 @@ fn a_bundle_carries_a_mirror_to_another_daemon() {
     );
     assert_eq!(target(&other, "debian"), newest);
 
-    // Strange files are refused before anything changes.
+    // An old one takes nothing away.
+    let old = other.file("old.bundle", &sound);
     let before = fingerprints(&other);
+    report(&other, &format!("import {} --public", shown(&old)));
+    assert_eq!(fingerprints(&other), before);
+    assert_eq!(target(&other, "debian"), newest);
+    // What asks for signatures gets no bundle, which has none.
+    let gnupg = Gnupg::new();
+    gnupg.key("k@example.org", "ed25519");
+    let keyring = gnupg.keyring("k@example.org");
+    let address = source.web.address();
+    let line = format!("mirror create strict {address} --keyring {}", shown(&keyring));
+    cli(&other, &line).ok();
+    let line = format!("mirror import {} --name strict", shown(&file));
+    cli(&other, &line).fails().complains("a bundle has no signature");
+    assert_eq!(other.http().metadata("/1.0/mirrors/strict")["state"]["images"], json!(0));
+
+    // Strange files are refused before anything changes.
     for (name, bytes) in [
         ("empty", Vec::new()),
         ("text", b"hello".to_vec()),

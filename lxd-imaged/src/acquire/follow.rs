@@ -240,6 +240,7 @@ pub(crate) fn is_down(error: &Error) -> bool {
         remote::Error::Connect { .. }
             | remote::Error::Transport { .. }
             | remote::Error::Silent { .. }
+            | remote::Error::Slow { .. }
     )
 }
 

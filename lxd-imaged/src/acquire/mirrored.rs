@@ -109,7 +109,8 @@ pub async fn adopt(app: &App, wanted: &Wanted, follow: &Follow) -> Result<()> {
         image.cached = false;
         image.auto_update = false;
         image.update_source = None;
-        image.public = wanted.public || (kept.is_some_and(|kept| kept.mirrors > 1) && image.public);
+        // Strangers see what any mirror shows them.
+        image.public = wanted.public || kept.is_some_and(|kept| kept.public);
     }
     let aliases = free(app, wanted);
     match app.db.commit(membership(wanted, adopted(&entry, image.clone(), aliases), shared)).await {
@@ -147,8 +148,9 @@ fn free(app: &App, wanted: &Wanted) -> Vec<(AliasName, String)> {
     wanted.aliases.iter().filter(free).map(|name| (name.clone(), String::new())).collect()
 }
 
-/// A person has put an image in that mirrors keep too: it is not theirs alone any more.
-pub(super) async fn claim(app: &App, fingerprint: &Fingerprint) -> Result<()> {
+/// A person has put an image in that mirrors keep too, or decided who sees it: it is not theirs alone
+/// any more.
+pub async fn claim(app: &App, fingerprint: &Fingerprint) -> Result<()> {
     match app.catalog.mirrors.kept(fingerprint) {
         Some(kept) if !kept.shared => {
             app.db.commit(Change::Mirror(MirrorChange::Claim(*fingerprint))).await

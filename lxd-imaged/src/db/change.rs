@@ -11,7 +11,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::instance::InstanceChange;
 use super::load::BlobRow;
-use super::mirror::MirrorChange;
+use super::mirror::{self, MirrorChange};
 use super::origin::{self, Origin, Replacement};
 use super::trust::TrustChange;
 use super::withdrawn::{self, Withdrawal};
@@ -346,7 +346,26 @@ async fn config(db: &mut AnyConnection, values: &BTreeMap<String, Option<String>
 }
 
 impl AliasChange {
+    /// The names that are set or taken away: whatever mirrors have made of them before.
+    pub fn names(&self) -> impl Iterator<Item = &AliasName> {
+        let (one, other) = match self {
+            Self::Create { name, .. } | Self::Update { name, .. } | Self::Delete { name } => {
+                (name, None)
+            }
+            Self::Rename { from, to } => (from, Some(to)),
+        };
+        std::iter::once(one).chain(other)
+    }
+
     async fn apply(&self, db: &mut AnyConnection) -> Result<()> {
+        self.change(&mut *db).await?;
+        for name in self.names() {
+            mirror::disown(&mut *db, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, db: &mut AnyConnection) -> Result<()> {
         match self {
             Self::Create { name, target, description } => {
                 if exists(db, "SELECT 1 FROM aliases WHERE name = $1", name.as_str()).await? {

@@ -226,6 +226,15 @@ async fn free(db: &mut AnyConnection, mirror: &MirrorName, alias: &AliasName) ->
     if taken.is_some() { Err(Error::AliasExists(alias.to_string())) } else { Ok(()) }
 }
 
+/// A person decides about an alias: no mirror has it any more.
+pub(super) async fn disown(db: &mut AnyConnection, alias: &AliasName) -> Result<()> {
+    sqlx::query("DELETE FROM mirror_aliases WHERE name = $1")
+        .bind(alias.to_string())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Records that the mirror has set an alias.
 async fn own(
     db: &mut AnyConnection,

@@ -2,6 +2,7 @@
 //! after each commit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::mirror::MirrorName;
@@ -11,24 +12,32 @@ use crate::db::{Member, MirrorChange, MirrorRecord};
 use crate::error::{MIRROR_NOT_FOUND, Result};
 
 /// The mirrors by name.
+///
+/// The lock is never held while somebody looks at a record: the writer comes here with the lock of
+/// the catalog in its hands, and who looks may want that one.
 #[derive(Debug, Default)]
 pub struct Mirrors {
-    records: RwLock<BTreeMap<MirrorName, MirrorRecord>>,
+    records: RwLock<Records>,
 }
+
+type Records = BTreeMap<MirrorName, Arc<MirrorRecord>>;
 
 /// What an image is to all mirrors together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// How many mirrors keep it.
     pub mirrors: usize,
-    /// Whether a person has put it in too.
+    /// Whether a person has put it in or changed it, too.
     pub shared: bool,
+    /// Whether one of them shows what it keeps to strangers.
+    pub public: bool,
 }
 
 impl Mirrors {
     /// Takes over what the database holds.
     pub fn fill(&self, records: Vec<MirrorRecord>) {
-        *self.records.write() = records.into_iter().map(|it| (it.name.clone(), it)).collect();
+        *self.records.write() =
+            records.into_iter().map(|it| (it.name.clone(), Arc::new(it))).collect();
     }
 
     /// A change that is on disk.
@@ -36,23 +45,23 @@ impl Mirrors {
         let mut records = self.records.write();
         match change {
             MirrorChange::Create(record) => {
-                records.insert(record.name.clone(), (**record).clone());
+                records.insert(record.name.clone(), Arc::new((**record).clone()));
             }
             MirrorChange::Update { name, config, declared } => {
-                if let Some(record) = records.get_mut(name) {
+                if let Some(record) = of(&mut records, name) {
                     record.config.clone_from(config);
                     record.declared = *declared;
                 }
             }
             MirrorChange::Delete(name) => drop(records.remove(name)),
             MirrorChange::Ran(name, run) => {
-                if let Some(record) = records.get_mut(name) {
+                if let Some(record) = of(&mut records, name) {
                     record.last_run = Some((**run).clone());
                 }
             }
             MirrorChange::Take(taken) => {
                 let fingerprint = taken.image.image.fingerprint;
-                if let Some(record) = records.get_mut(&taken.mirror) {
+                if let Some(record) = of(&mut records, &taken.mirror) {
                     record.members.insert(fingerprint, taken.member.clone());
                 }
                 for (alias, _) in &taken.image.aliases {
@@ -60,12 +69,12 @@ impl Mirrors {
                 }
             }
             MirrorChange::Leave(name, fingerprint) => {
-                if let Some(record) = records.get_mut(name) {
+                if let Some(record) = of(&mut records, name) {
                     record.members.remove(fingerprint);
                 }
             }
             MirrorChange::Claim(fingerprint) => {
-                for record in records.values_mut() {
+                for record in keepers(&mut records, fingerprint) {
                     if let Some(member) = record.members.get_mut(fingerprint) {
                         member.shared = true;
                     }
@@ -77,7 +86,7 @@ impl Mirrors {
                 }
             }
             MirrorChange::Unset(name, aliases) => {
-                if let Some(record) = records.get_mut(name) {
+                if let Some(record) = of(&mut records, name) {
                     for (alias, _) in aliases {
                         record.aliases.remove(alias.as_str());
                     }
@@ -88,19 +97,27 @@ impl Mirrors {
 
     /// An image has been deleted.
     pub fn forget(&self, fingerprint: &Fingerprint) {
-        for record in self.records.write().values_mut() {
+        for record in keepers(&mut self.records.write(), fingerprint) {
             record.members.remove(fingerprint);
         }
     }
 
-    /// Looks at all, by name.
-    pub fn each(&self, mut look: impl FnMut(&MirrorRecord)) {
-        self.records.read().values().for_each(&mut look);
+    /// A person has set an alias or taken it away: no mirror has any more.
+    pub fn disown(&self, alias: &str) {
+        let mut records = self.records.write();
+        for record in records.values_mut().filter(|record| record.aliases.contains_key(alias)) {
+            Arc::make_mut(record).aliases.remove(alias);
+        }
     }
 
-    /// Looks at the one with this name.
-    pub fn look<T>(&self, name: &MirrorName, look: impl FnOnce(&MirrorRecord) -> T) -> Result<T> {
-        self.records.read().get(name).map(look).ok_or(MIRROR_NOT_FOUND)
+    /// All, by name.
+    pub fn all(&self) -> Vec<Arc<MirrorRecord>> {
+        self.records.read().values().cloned().collect()
+    }
+
+    /// The one with this name, as it is now.
+    pub fn get(&self, name: &MirrorName) -> Result<Arc<MirrorRecord>> {
+        self.records.read().get(name).cloned().ok_or(MIRROR_NOT_FOUND)
     }
 
     /// What an image is to one mirror.
@@ -111,13 +128,14 @@ impl Mirrors {
     /// What an image is to mirrors; `None` when no mirror keeps it.
     pub fn kept(&self, fingerprint: &Fingerprint) -> Option<Kept> {
         let records = self.records.read();
-        let mut members = records.values().filter_map(|record| record.members.get(fingerprint));
-        let first = members.next()?;
-        let start = Kept { mirrors: 1, shared: first.shared };
-        Some(members.fold(start, |kept, member| Kept {
-            mirrors: kept.mirrors + 1,
-            shared: kept.shared || member.shared,
-        }))
+        let mut kept = Kept { mirrors: 0, shared: false, public: false };
+        for record in records.values() {
+            let Some(member) = record.members.get(fingerprint) else { continue };
+            kept.mirrors += 1;
+            kept.shared |= member.shared;
+            kept.public |= record.config.public;
+        }
+        (kept.mirrors > 0).then_some(kept)
     }
 
     /// Whether this mirror has pointed the alias at this image.
@@ -133,18 +151,27 @@ impl Mirrors {
     }
 }
 
+/// The record with this name, to be changed; who looks at the old one keeps that.
+fn of<'a>(records: &'a mut Records, name: &MirrorName) -> Option<&'a mut MirrorRecord> {
+    records.get_mut(name).map(Arc::make_mut)
+}
+
+/// The records of the mirrors that keep an image, to be changed.
+fn keepers<'a>(
+    records: &'a mut Records,
+    fingerprint: &Fingerprint,
+) -> impl Iterator<Item = &'a mut MirrorRecord> {
+    let keeps = |record: &&mut Arc<MirrorRecord>| record.members.contains_key(fingerprint);
+    records.values_mut().filter(keeps).map(Arc::make_mut)
+}
+
 /// An alias has been set by one mirror, and so by no other.
-fn own(
-    records: &mut BTreeMap<MirrorName, MirrorRecord>,
-    mirror: &MirrorName,
-    alias: &str,
-    target: Fingerprint,
-) {
+fn own(records: &mut Records, mirror: &MirrorName, alias: &str, target: Fingerprint) {
     for (name, record) in records {
         if name == mirror {
-            record.aliases.insert(alias.to_owned(), target);
-        } else {
-            record.aliases.remove(alias);
+            Arc::make_mut(record).aliases.insert(alias.to_owned(), target);
+        } else if record.aliases.contains_key(alias) {
+            Arc::make_mut(record).aliases.remove(alias);
         }
     }
 }

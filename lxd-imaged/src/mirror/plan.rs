@@ -101,7 +101,7 @@ pub fn plan(config: &MirrorConfig, upstream: Vec<Image>, here: &Here<'_>) -> Pla
         }
     }
     let mut claims: BTreeMap<AliasName, ((bool, usize), String)> = BTreeMap::new();
-    for (name, mut versions) in split(groups) {
+    for (name, mut versions) in split(groups, here.held) {
         // One that has a name is the current one, whatever else has come after it.
         let age = |image: &Image| (!image.aliases.is_empty(), serial(image), image.fingerprint);
         versions.sort_by_cached_key(|image| std::cmp::Reverse(age(image)));
@@ -134,21 +134,34 @@ pub fn plan(config: &MirrorConfig, upstream: Vec<Image>, here: &Here<'_>) -> Pla
 }
 
 /// Images that share everything but go under names of their own are products of their own: an LXD
-/// server may have many that all call themselves `debian:12`.
-fn split(groups: BTreeMap<String, Vec<Image>>) -> BTreeMap<String, Vec<Image>> {
+/// server may have many that all call themselves `debian:12`. What an image is here it stays, as far
+/// as that fits its names: what becomes of it does not depend on the names that others get or lose.
+fn split(
+    groups: BTreeMap<String, Vec<Image>>,
+    held: &BTreeMap<Fingerprint, Held>,
+) -> BTreeMap<String, Vec<Image>> {
     let mut products: BTreeMap<String, Vec<Image>> = BTreeMap::new();
     for (name, images) in groups {
         let named = images.iter().filter(|image| !image.aliases.is_empty()).count();
         for image in images {
             let first = image.aliases.iter().map(|alias| alias.name.as_str()).min();
-            let name = match first.filter(|_| named > 1) {
-                Some(alias) => format!("{name}:{alias}"),
-                None => name.clone(),
+            let before = held.get(&image.fingerprint).map(|held| held.member.product.as_str());
+            let product = match (before.filter(|it| fits(it, &name, &image)), first) {
+                (Some(before), _) => before.to_owned(),
+                (None, Some(alias)) if named > 1 => format!("{name}:{alias}"),
+                _ => name.clone(),
             };
-            products.entry(name).or_default().push(image);
+            products.entry(product).or_default().push(image);
         }
     }
     products
+}
+
+/// Whether `product` is `name`, or one of those that it is split into for a name of the image.
+fn fits(product: &str, name: &str, image: &Image) -> bool {
+    let Some(rest) = product.strip_prefix(name) else { return false };
+    let Some(alias) = rest.strip_prefix(':') else { return rest.is_empty() };
+    image.aliases.is_empty() || image.aliases.iter().any(|it| it.name == alias)
 }
 
 /// Asks for the aliases of a product. Of two products that ask for one name a container wins, then

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// The longest schedule, in bytes.
 const MAX_SCHEDULE: usize = 256;
-/// How soon a run that failed whole is tried again, if that is sooner than usual.
+/// How soon a run that failed, whole or in part, is tried again, if that is sooner than usual.
 const RETRY: SignedDuration = SignedDuration::from_hours(1);
 
 /// A schedule that can be understood.
@@ -58,7 +58,7 @@ impl Schedule {
         let usual = self.after(last.started_at)?;
         match (last.outcome, last.ended_at) {
             (RunOutcome::Interrupted | RunOutcome::Running, _) => Some(last.started_at),
-            (RunOutcome::Failed, Some(ended)) => {
+            (RunOutcome::Failed | RunOutcome::Partial, Some(ended)) => {
                 ended.checked_add(RETRY).ok().map(|retry| retry.min(usual)).or(Some(usual))
             }
             _ => Some(usual),
@@ -113,7 +113,7 @@ mod tests {
         let created = time("2026-01-01T00:00:00Z");
         for (outcome, next) in [
             (RunOutcome::Success, "2026-01-11T04:15:00Z"),
-            (RunOutcome::Partial, "2026-01-11T04:15:00Z"),
+            (RunOutcome::Partial, "2026-01-10T06:00:00Z"),
             (RunOutcome::Cancelled, "2026-01-11T04:15:00Z"),
             (RunOutcome::Failed, "2026-01-10T06:00:00Z"),
             (RunOutcome::Interrupted, "2026-01-10T04:15:02Z"),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{instances, lineage, secrets, withdrawn};
+use crate::acquire::mirrored;
 use crate::app::{App, Caller};
 use crate::catalog::Entry;
 use crate::db::Change;
@@ -136,10 +137,15 @@ async fn edit(
     check_etag(given, &etag(&entry.image))?;
     let mut image = entry.image.clone();
     change(&mut image);
+    let is_shown_anew = image.public != entry.image.public;
     image.expires_at = stored(image.expires_at);
     check_properties(&image.properties)?;
     // An empty value removes its key: that is how clients unset a property.
     image.properties.retain(|_, value| !value.is_empty());
+    if is_shown_anew {
+        // A mirror would set it back.
+        mirrored::claim(app, &image.fingerprint).await?;
+    }
     app.db.commit(Change::Edit(Box::new(image))).await?;
     tell(app, caller, action::IMAGE_UPDATED, &entry.image.fingerprint, &[]);
     Ok(())

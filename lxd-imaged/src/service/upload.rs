@@ -282,7 +282,7 @@ impl Upload {
             adopt: false,
         };
         let change = match self.request.mirrored.take() {
-            Some(mirrored) => mirrors::arrived(&self.caller, mirrored.mirror, new)?,
+            Some(mirrored) => mirrors::arrived(&self.app, &self.caller, mirrored.mirror, new)?,
             None => Change::Insert(Box::new(new)),
         };
         let existed: Vec<bool> = names

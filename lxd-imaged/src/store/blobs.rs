@@ -103,6 +103,12 @@ impl Blobs {
         }))
     }
 
+    /// How many bytes there is room for; `None` where the file system does not say.
+    pub fn free(&self) -> Option<u64> {
+        let space = rustix::fs::statvfs(&self.root).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
     /// Moves a flushed spool file into place. The move itself is durable only after
     /// [`Blobs::flush`].
     pub async fn place(self: &Arc<Self>, mut spooled: Spooled) -> Result<Hold> {

@@ -12,12 +12,8 @@ use crate::service::mirrors;
 /// Begins a run of every mirror that is due; waits for none of them. Tells how many.
 pub fn run_once(app: &Arc<App>) -> usize {
     let now = app.clock.now();
-    let mut due = Vec::new();
-    app.catalog.mirrors.each(|record| {
-        if mirrors::next_run(record).is_some_and(|next| next <= now) {
-            due.push(record.name.clone());
-        }
-    });
+    let mut due = app.catalog.mirrors.all();
+    due.retain(|record| mirrors::next_run(record).is_some_and(|next| next <= now));
     let begin = |name: &lxd_proto::mirror::MirrorName| match mirrors::run::begin(
         app,
         name.as_str(),
@@ -30,22 +26,17 @@ pub fn run_once(app: &Arc<App>) -> usize {
             false
         }
     };
-    due.iter().filter(|name| begin(name)).count()
+    due.iter().filter(|record| begin(&record.name)).count()
 }
 
 /// Marks runs that an earlier daemon did not end.
 pub async fn recover(app: &App) {
-    let mut cut = Vec::new();
-    app.catalog.mirrors.each(|record| {
-        cut.extend(
-            record
-                .last_run
-                .clone()
-                .filter(|run| run.outcome == RunOutcome::Running)
-                .map(|run| (record.name.clone(), run)),
-        );
-    });
-    for (name, mut run) in cut {
+    for record in app.catalog.mirrors.all() {
+        let last = record.last_run.clone();
+        let Some(mut run) = last.filter(|run| run.outcome == RunOutcome::Running) else {
+            continue;
+        };
+        let name = record.name.clone();
         run.outcome = RunOutcome::Interrupted;
         if let Err(error) =
             app.db.commit(Change::Mirror(MirrorChange::Ran(name, Box::new(run)))).await

@@ -1,7 +1,7 @@
 //! Bundles: a mirror in one file, for machines without a network.
 //!
-//! A bundle is a tar archive. First comes [`MANIFEST`], which tells every other entry beforehand;
-//! then each file of [`Manifest::files`], in that order, as `files/SHA256`. Nothing else may be in
+//! A bundle is a tar archive. First comes its manifest, which tells every other entry beforehand and
+//! whose name has the hash of its text ([`manifest_name`]); then each file of [`Manifest::files`], in that order, as `files/SHA256`. Nothing else may be in
 //! it, so where each file lies follows from the manifest alone.
 
 use std::collections::{HashMap, HashSet};
@@ -15,8 +15,8 @@ use crate::arch::Architecture;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Image, InstanceType, Properties};
 
-/// Name of the first entry.
-pub const MANIFEST: &str = "manifest.json";
+/// Names of the first entry begin and end so.
+const MANIFEST: (&str, &str) = ("manifest-", ".json");
 /// The largest manifest, in bytes.
 pub const MAX_MANIFEST: u64 = 64 << 20;
 /// What [`Manifest::format`] is.
@@ -27,8 +27,8 @@ pub const BLOCK: u64 = 512;
 const MAX_IMAGES: usize = 100_000;
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 1 << 40;
-/// Aliases of one image.
-const MAX_ALIASES: usize = 256;
+/// Aliases of one image: no catalog that can be read has more.
+const MAX_ALIASES: usize = 100_000;
 /// Bytes of all properties of an image.
 const MAX_PROPERTIES: usize = 256 << 10;
 
@@ -125,6 +125,16 @@ impl BundledImage {
     pub fn files(&self) -> impl Iterator<Item = Fingerprint> {
         std::iter::once(self.metadata).chain(self.root)
     }
+}
+
+/// The name of the first entry, by the SHA-256 of its text: what was damaged on the way is noticed.
+pub fn manifest_name(sha256: &Fingerprint) -> String {
+    format!("{}{sha256}{}", MANIFEST.0, MANIFEST.1)
+}
+
+/// The hash in the name of a first entry; `None` when it is none.
+pub fn manifest_hash(name: &str) -> Option<Fingerprint> {
+    name.strip_prefix(MANIFEST.0)?.strip_suffix(MANIFEST.1)?.parse().ok()
 }
 
 /// The name of the entry that holds a file.

@@ -123,8 +123,9 @@ pub struct MirrorReport {
 }
 
 impl MirrorReport {
-    /// A report without lines.
-    pub fn new(conflicts: Vec<MirrorConflict>) -> Self {
+    /// A report without lines; of conflicts it has as many as it may.
+    pub fn new(mut conflicts: Vec<MirrorConflict>) -> Self {
+        conflicts.truncate(MAX_CONFLICTS);
         Self { conflicts, ..Self::default() }
     }
 

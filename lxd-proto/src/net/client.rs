@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
@@ -17,6 +17,7 @@ use crate::net::fault::{deepest, of_request, origin, public_url};
 use crate::net::head::Head;
 use crate::net::target::parse;
 use crate::net::tls::{Trust, config};
+use crate::net::trickle::Trickle;
 use crate::net::{Access, Limits};
 use crate::remote::{Error, Result};
 
@@ -122,6 +123,25 @@ impl Http {
         }
     }
 
+    /// The next piece of a body whose server may be slow, but not without end.
+    pub(crate) async fn next_of(
+        &self,
+        response: &mut Response,
+        trickle: &mut Trickle,
+    ) -> Result<Option<Bytes>> {
+        let asked = Instant::now();
+        let piece = self.chunk(response).await?;
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        match trickle.came(asked.elapsed(), length, self.limits.idle) {
+            Some((bytes, waited)) if piece.is_some() => Err(Error::Slow {
+                endpoint: self.endpoint(response.url()),
+                bytes,
+                seconds: waited.as_secs(),
+            }),
+            _ => Ok(piece),
+        }
+    }
+
     /// A whole body of at most `most` bytes.
     pub(crate) async fn body(&self, mut response: Response, most: usize) -> Result<Bytes> {
         let what = self.name(response.url());
@@ -133,7 +153,8 @@ impl Http {
             return Err(too_large());
         }
         let mut body = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
+        let mut trickle = Trickle::default();
+        while let Some(chunk) = self.next_of(&mut response, &mut trickle).await? {
             if body.len() + chunk.len() > most {
                 return Err(too_large());
             }

@@ -13,6 +13,7 @@ use crate::net::backoff::pause;
 use crate::net::client::header_map;
 use crate::net::head::Head;
 use crate::net::ranges::{PARALLEL_FROM, Ranges};
+use crate::net::trickle::Trickle;
 use crate::remote::{Error, Result};
 
 /// Reconnections of one download, however much each of them brought.
@@ -83,6 +84,7 @@ pub struct Download {
     /// Attempts since the last progress.
     fruitless: u32,
     cuts: u32,
+    trickle: Trickle,
 }
 
 impl fmt::Debug for Download {
@@ -122,6 +124,7 @@ impl Download {
             failures: 0,
             fruitless: 0,
             cuts: 0,
+            trickle: Trickle::default(),
         };
         loop {
             match download.request().await {
@@ -242,7 +245,7 @@ impl Download {
             self.request().await?;
             return Ok((self.position < self.wanted).then_some(Piece::Again));
         };
-        if let Some(bytes) = self.http.chunk(response).await? {
+        if let Some(bytes) = self.http.next_of(response, &mut self.trickle).await? {
             return Ok(Some(Piece::Bytes(bytes)));
         }
         let missing = self.length.unwrap_or(self.furthest).saturating_sub(self.position);

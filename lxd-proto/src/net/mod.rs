@@ -15,6 +15,7 @@ mod proxies;
 mod ranges;
 mod target;
 mod tls;
+mod trickle;
 mod verifier;
 
 pub use access::{Access, Limits};

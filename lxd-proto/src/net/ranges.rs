@@ -12,6 +12,7 @@ use url::Url;
 use crate::net::Http;
 use crate::net::download::Download;
 use crate::net::head::Head;
+use crate::net::trickle::Trickle;
 use crate::remote::{Error, Result};
 
 /// Only where at least so many bytes are still to come.
@@ -128,7 +129,8 @@ impl Asking {
             return Err(self.wrong());
         }
         let mut left = end - first;
-        while let Some(bytes) = self.http.chunk(&mut response).await? {
+        let mut trickle = Trickle::default();
+        while let Some(bytes) = self.http.next_of(&mut response, &mut trickle).await? {
             left = left.checked_sub(bytes.len() as u64).ok_or_else(|| self.wrong())?;
             if to.send(Ok(bytes)).is_err() {
                 return Ok(());

@@ -71,6 +71,16 @@ pub enum Error {
         /// How long we waited.
         seconds: u64,
     },
+    /// So little came that it would never end.
+    #[error("{endpoint} has sent only {bytes} bytes in {seconds} seconds, giving up")]
+    Slow {
+        /// Socket path or URL.
+        endpoint: String,
+        /// What came.
+        bytes: u64,
+        /// While we did nothing but wait.
+        seconds: u64,
+    },
     /// What came is not what the protocol says.
     #[error("cannot read {what}: {reason}")]
     Decode {

@@ -159,6 +159,21 @@ async fn a_wrong_part_is_not_taken() {
 }
 
 #[tokio::test]
+async fn a_peer_that_sends_byte_by_byte_is_given_up_too() {
+    let server = Server::start(|request| {
+        let mut reply = Reply::file(request, &noise(MIB), "\"v1\"");
+        reply.stall = Some(100_000);
+        reply.trickle = Some(Duration::from_millis(50));
+        reply
+    })
+    .await;
+    let begun = Instant::now();
+    let error = get(&server, DownloadOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Slow { bytes: 1..100, .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
 async fn a_peer_that_stalls_is_given_up_and_named() {
     let server = Server::start(|request| {
         let mut reply = Reply::file(request, &noise(MIB), "\"v1\"");

@@ -47,6 +47,8 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// After so many bytes of the body nothing comes any more.
     pub stall: Option<usize>,
+    /// After [`Self::stall`], a byte at a time comes with such pauses.
+    pub trickle: Option<Duration>,
     /// The body comes again and again.
     pub endless: bool,
     pub delay: Duration,
@@ -61,6 +63,7 @@ impl Reply {
             chunked: false,
             cut: None,
             stall: None,
+            trickle: None,
             endless: false,
             delay: Duration::ZERO,
         }
@@ -239,6 +242,13 @@ impl Shared {
             }
         }
         stream.flush().await.ok()?;
+        if let (Some(from), Some(pause)) = (reply.stall, reply.trickle) {
+            for byte in reply.body.get(from..)?.chunks(1) {
+                tokio::time::sleep(pause).await;
+                stream.write_all(byte).await.ok()?;
+                stream.flush().await.ok()?;
+            }
+        }
         if reply.stall.is_some() {
             // For ever: the test ends before.
             std::future::pending::<()>().await;

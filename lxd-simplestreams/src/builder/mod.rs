@@ -59,7 +59,7 @@ pub const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct LocalTree {
     root: PathBuf,
-    _lock: File,
+    lock: File,
     state: State,
     jobs: NonZeroUsize,
     progress: Progress,
@@ -103,7 +103,7 @@ impl LocalTree {
         }
         let state = State::load(root)?;
         intake::clear(root)?;
-        Ok(Self { root: root.to_owned(), _lock: lock, state, jobs, progress, signer: None })
+        Ok(Self { root: root.to_owned(), lock, state, jobs, progress, signer: None })
     }
 
     /// The same tree, whose documents are signed whenever they are published.
@@ -216,6 +216,13 @@ impl LocalTree {
     /// Whether there are signed documents.
     fn is_signed(&self) -> bool {
         fs::symlink_metadata(self.root.join(crate::publish::SIGNED_INDEX)).is_ok()
+    }
+}
+
+impl Drop for LocalTree {
+    fn drop(&mut self) {
+        // Closing alone leaves the lock to a child that another thread is just starting.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn is_passing(error: &Error) -> bool {
         Error::Connect { .. }
         | Error::Transport { .. }
         | Error::Silent { .. }
+        | Error::Slow { .. }
         | Error::Decode { .. }
         | Error::Size { .. } => true,
         Error::Api { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
@@ -53,6 +54,9 @@ pub(super) fn copy(error: &Error) -> Error {
         }
         Error::Silent { endpoint, seconds } => {
             Error::Silent { endpoint: endpoint.clone(), seconds: *seconds }
+        }
+        Error::Slow { endpoint, bytes, seconds } => {
+            Error::Slow { endpoint: endpoint.clone(), bytes: *bytes, seconds: *seconds }
         }
         Error::Decode { what, reason } => {
             Error::Decode { what: what.clone(), reason: reason.clone() }

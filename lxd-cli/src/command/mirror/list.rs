@@ -8,6 +8,7 @@ use crate::command::image::list::for_people;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::output::{Table, human_size, print_list};
+use crate::redact::without_password;
 
 /// List the mirrors.
 #[derive(Debug, Args)]
@@ -43,7 +44,11 @@ fn row(mirror: &Mirror) -> Vec<String> {
         .map(|run| format!("{} ({})", run.outcome.as_str(), for_people(run.started_at)));
     vec![
         mirror.name.to_string(),
-        if config.server.is_empty() { "bundles".to_owned() } else { config.server.clone() },
+        if config.server.is_empty() {
+            "bundles".to_owned()
+        } else {
+            without_password(&config.server)
+        },
         config.keep.to_string(),
         if config.public { "yes" } else { "no" }.to_owned(),
         state.images.to_string(),

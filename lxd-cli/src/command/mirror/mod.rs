@@ -17,8 +17,9 @@ use crate::command::image::list::for_people;
 use crate::command::operation::follow;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{human_size, yaml};
+use crate::output::{human_size, note, yaml};
 use crate::progress::show;
+use crate::redact::without_password;
 use lxd_proto::remote::Progress;
 
 /// The commands below `mirror`.
@@ -130,7 +131,8 @@ fn text(mirror: &Mirror) -> String {
         lines.push("Source: bundles".to_owned());
     } else {
         let signed = if config.keyring.is_empty() { "" } else { ", signed" };
-        lines.push(format!("Source: {} ({}{signed})", config.server, config.protocol));
+        let server = without_password(&config.server);
+        lines.push(format!("Source: {server} ({}{signed})", config.protocol));
     }
     for (name, globs) in config.filters() {
         if !globs.is_empty() {
@@ -210,6 +212,12 @@ impl Delete {
         let operation = follow(context, &server, operation, &shown, "the deletion").await??;
         shown.done();
         let metadata = operation.metadata.unwrap_or_default();
+        let kept = metadata.get("kept").and_then(serde_json::Value::as_array);
+        for fingerprint in kept.into_iter().flatten().filter_map(serde_json::Value::as_str) {
+            if self.format.is_text() {
+                note(&format!("Image {fingerprint} stays: somebody else needs it."));
+            }
+        }
         self.format.done(&json!({ "name": name, "deleted": true, "images": metadata }))
     }
 }

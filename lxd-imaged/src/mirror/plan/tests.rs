@@ -152,3 +152,40 @@ fn images_with_names_of_their_own_are_products_of_their_own() {
         ]
     );
 }
+
+#[test]
+fn what_an_image_is_does_not_depend_on_the_names_of_others() {
+    let config = MirrorConfig::default();
+    let (web, db) = (image(1, "12", "20260101", &["web"]), image(2, "12", "20260102", &["db"]));
+    let unnamed = image(3, "12", "20260103", &[]);
+    let upstream = vec![web.clone(), db, unnamed.clone()];
+    let none = BTreeMap::new();
+    let here = |held| Here { held, stored: &|_| true, owner: &|_| Owner::Mirror };
+    let first = plan(&config, upstream, &here(&none));
+    let mut held = BTreeMap::new();
+    for (name, product) in &first.products {
+        for version in &product.wanted {
+            let member =
+                Member { product: name.clone(), serial: version.serial.clone(), shared: false };
+            let one = Held { member, size: 10, whole: true, bound: None };
+            held.insert(version.image.fingerprint, one);
+        }
+    }
+    assert_eq!(held.len(), 3);
+    // One loses its name: all stay where they are.
+    let lost = image(2, "12", "20260102", &[]);
+    let second = plan(&config, vec![web.clone(), lost.clone(), unnamed.clone()], &here(&held));
+    assert_eq!(second.retire(&config, &held).len(), 0);
+    assert!(second.products.keys().eq(first.products.keys()));
+    assert!(second.drops("db", &held[&print(2)].member.product));
+    // Another one takes the name: it is the newer version of what had it.
+    let newer = image(4, "12", "20260104", &["db"]);
+    let third = plan(&config, vec![web, lost, newer, unnamed], &here(&held));
+    let kept = third.retire(&config, &held);
+    assert_eq!((kept.len(), kept[0].fingerprint), (1, print(2)));
+    assert_eq!(kept[0].action, MirrorAction::Keep, "the newer one has not come yet");
+    assert_eq!(
+        third.products[&held[&print(2)].member.product].wanted[0].image.fingerprint,
+        print(4)
+    );
+}

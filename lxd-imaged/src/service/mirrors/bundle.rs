@@ -10,7 +10,7 @@ use lxd_proto::mirror::bundle::{BundledFile, BundledImage, FORMAT, Manifest, Mir
 use lxd_proto::operation::{Operation, description};
 
 use super::run::{Place, Run};
-use super::{about, named};
+use super::{about, named, takes_bundles};
 use crate::app::App;
 use crate::catalog::Entry;
 use crate::db::{BlobRow, Member, MirrorRecord};
@@ -19,7 +19,7 @@ use crate::ops::About;
 
 /// What a bundle of a mirror holds now: its images that have passed their check.
 pub fn manifest(app: &App, name: &str) -> Result<Manifest> {
-    let record = app.catalog.mirrors.look(&named(name)?, MirrorRecord::clone)?;
+    let record = app.catalog.mirrors.get(&named(name)?)?;
     let mut manifest = Manifest {
         format: FORMAT.to_owned(),
         mirror: record.name.clone(),
@@ -69,7 +69,8 @@ fn bundled(record: &MirrorRecord, entry: &Entry, member: &Member) -> BundledImag
 /// operation. What has not arrived is told as failed.
 pub fn import(app: &Arc<App>, name: &str, post: MirrorImportPost) -> Result<Operation> {
     let name = named(name)?;
-    let config = app.catalog.mirrors.look(&name, |record| record.config.clone())?;
+    let config = app.catalog.mirrors.get(&name)?.config.clone();
+    takes_bundles(&config)?;
     let place = Place::take(app, &name)?;
     let about = About { description: description::MIRROR_RUN, ..about(&name) };
     let task = app.clone();
@@ -77,8 +78,8 @@ pub fn import(app: &Arc<App>, name: &str, post: MirrorImportPost) -> Result<Oper
         context.may_cancel(true);
         place.is(&context);
         async move {
-            let images = post.images.iter().map(BundledImage::described).collect();
-            let outcome = Run { app: task, name, config, context }.arrived(images).await;
+            let run = Run { app: task, name, config, context };
+            let outcome = run.arrived(&post.images).await;
             drop(place);
             outcome
         }

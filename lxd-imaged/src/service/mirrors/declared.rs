@@ -40,14 +40,11 @@ pub async fn load(app: &App) {
             }
         }
     }
-    let mut gone = Vec::new();
-    app.catalog.mirrors.each(|record| {
-        if record.declared && !declared.contains(&record.name) {
-            gone.push((record.name.clone(), record.config.clone()));
-        }
-    });
-    for (name, config) in gone {
-        let change = MirrorChange::Update { name, config: Box::new(config), declared: false };
+    let mut gone = app.catalog.mirrors.all();
+    gone.retain(|record| record.declared && !declared.contains(&record.name));
+    for record in gone {
+        let (name, config) = (record.name.clone(), Box::new(record.config.clone()));
+        let change = MirrorChange::Update { name, config, declared: false };
         if let Err(error) = app.db.commit(Change::Mirror(change)).await {
             tracing::error!(%error, "cannot record a mirror that is not declared any more");
         }
@@ -89,7 +86,7 @@ async fn declare(
         serde_json::from_value(value).map_err(|error| failed(refused(error.to_string())))?;
     super::check(&config).map_err(failed)?;
     let known =
-        app.catalog.mirrors.look(&name, |record| record.declared && record.config == config);
+        app.catalog.mirrors.get(&name).map(|record| record.declared && record.config == config);
     let done = match known {
         Ok(true) => Ok(()),
         Ok(false) => {

@@ -7,8 +7,10 @@ pub mod run;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lxd_proto::alias::AliasName;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::Image;
 use lxd_proto::mirror::{
     Mirror, MirrorConfig, MirrorName, MirrorPatch, MirrorPut, MirrorState, MirrorsPost, product,
     serial,
@@ -63,14 +65,12 @@ impl Runs {
 
 /// All mirrors, by name.
 pub fn list(app: &App) -> Vec<Mirror> {
-    let mut all = Vec::new();
-    app.catalog.mirrors.each(|record| all.push(shown(app, record)));
-    all
+    app.catalog.mirrors.all().iter().map(|record| shown(app, record)).collect()
 }
 
 /// The mirror with this name.
 pub fn get(app: &App, name: &str) -> Result<Mirror> {
-    app.catalog.mirrors.look(&named(name)?, |record| shown(app, record))
+    Ok(shown(app, &*app.catalog.mirrors.get(&named(name)?)?))
 }
 
 /// A name in a path; anything else names no mirror.
@@ -141,9 +141,7 @@ pub async fn create(app: &App, caller: &Caller, post: MirrorsPost) -> Result<Mir
         post.name.parse().map_err(|error| Error::BadRequest(format!("{error}")))?;
     check(&post.config)?;
     let _one_at_a_time = app.edits.lock().await;
-    let mut count = 0;
-    app.catalog.mirrors.each(|_| count += 1);
-    if count >= MAX_MIRRORS {
+    if app.catalog.mirrors.all().len() >= MAX_MIRRORS {
         return Err(Error::TooMany("mirrors"));
     }
     add(app, name.clone(), post.config, false).await?;
@@ -196,16 +194,36 @@ async fn edit(
     given: Option<&str>,
     change: impl FnOnce(&MirrorConfig) -> Result<MirrorConfig>,
 ) -> Result<()> {
-    let _one_at_a_time = app.edits.lock().await;
+    let one_at_a_time = app.edits.lock().await;
     let old = get(app, name)?;
     must_not_be_declared(&old)?;
     check_etag(given, &etag(&old))?;
     let config = change(&old.config)?;
     check(&config)?;
     let name = old.name.clone();
+    let is_shown_anew = config.public != old.config.public;
     let change = MirrorChange::Update { name: old.name, config: Box::new(config), declared: false };
     app.db.commit(Change::Mirror(change)).await?;
+    drop(one_at_a_time);
+    if is_shown_anew {
+        show(app, &name).await?;
+    }
     tell(app, caller, action::MIRROR_UPDATED, &name, &[]);
+    Ok(())
+}
+
+/// Shows to strangers what any mirror shows, and nothing else of what the mirror keeps. An image
+/// that a person has put in or changed stays as it is.
+async fn show(app: &App, name: &MirrorName) -> Result<()> {
+    for fingerprint in app.catalog.mirrors.get(name)?.members.keys() {
+        let _one_at_a_time = app.edits.lock().await;
+        let Some(entry) = app.catalog.get(fingerprint) else { continue };
+        let Some(kept) = app.catalog.mirrors.kept(fingerprint) else { continue };
+        if !kept.shared && entry.image.public != kept.public {
+            let image = Image { public: kept.public, ..entry.image.clone() };
+            app.db.commit(Change::Edit(Box::new(image))).await?;
+        }
+    }
     Ok(())
 }
 
@@ -225,24 +243,23 @@ fn must_not_be_declared(mirror: &Mirror) -> Result<()> {
 pub fn delete(app: &Arc<App>, caller: &Caller, name: &str, images: bool) -> Result<Operation> {
     let mirror = get(app, name)?;
     must_not_be_declared(&mirror)?;
-    if app.mirror_runs.operation(&mirror.name).is_some() {
-        return Err(Error::MirrorRuns(mirror.name.to_string()));
-    }
+    // No run begins while it goes.
+    let place = run::Place::take(app, &mirror.name)?;
     let about = About { description: description::MIRROR_DELETE, ..about(&mirror.name) };
     let (task, caller) = (app.clone(), caller.clone());
-    app.operations.spawn(about, async move |_| {
+    app.operations.spawn(about, async move |context| {
+        place.is(&context);
         let name = mirror.name;
-        let held = run::held(&task, &name)?;
-        task.db.commit(Change::Mirror(MirrorChange::Delete(name.clone()))).await?;
-        let mut removed = 0;
-        let mut kept = Vec::new();
-        for (fingerprint, held) in held.into_iter().filter(|_| images) {
-            if held.bound.is_some() || task.catalog.mirrors.kept(&fingerprint).is_some() {
-                kept.push(Value::from(fingerprint.to_string()));
-            } else if remove_if_there(&task, &caller, &fingerprint).await? {
-                removed += 1;
-            }
+        let (mut removed, mut kept) = (0, Vec::new());
+        if images {
+            // Whenever this is cut off, the mirror is still there to be deleted, and fetches nothing.
+            let config = Box::new(MirrorConfig { enabled: false, ..mirror.config });
+            let change = MirrorChange::Update { name: name.clone(), config, declared: false };
+            task.db.commit(Change::Mirror(change)).await?;
+            (removed, kept) = remove_images(&task, &caller, &name).await?;
         }
+        task.db.commit(Change::Mirror(MirrorChange::Delete(name.clone()))).await?;
+        drop(place);
         tell(&task, &caller, action::MIRROR_DELETED, &name, &[]);
         Ok(Some(
             [("removed".to_owned(), Value::from(removed)), ("kept".to_owned(), Value::Array(kept))]
@@ -250,6 +267,32 @@ pub fn delete(app: &Arc<App>, caller: &Caller, name: &str, images: bool) -> Resu
                 .collect(),
         ))
     })
+}
+
+/// Removes the names that a mirror has given, and its images that nobody else needs. Tells how many,
+/// and which ones stay.
+async fn remove_images(
+    app: &Arc<App>,
+    caller: &Caller,
+    name: &MirrorName,
+) -> Result<(usize, Vec<Value>)> {
+    let set = app.catalog.mirrors.get(name)?.aliases.clone();
+    let set: Vec<_> = set
+        .into_iter()
+        .filter_map(|(alias, target)| Some((AliasName::try_from(alias).ok()?, target)))
+        .collect();
+    let held = run::held(app, name)?;
+    app.db.commit(Change::Mirror(MirrorChange::Unset(name.clone(), set))).await?;
+    let (mut removed, mut kept) = (0, Vec::new());
+    for (fingerprint, held) in held {
+        let others = app.catalog.mirrors.kept(&fingerprint).is_some_and(|it| it.mirrors > 1);
+        if held.bound.is_some() || others {
+            kept.push(Value::from(fingerprint.to_string()));
+        } else if remove_if_there(app, caller, &fingerprint).await? {
+            removed += 1;
+        }
+    }
+    Ok((removed, kept))
 }
 
 /// Deletes an image; tells whether it was there.
@@ -265,10 +308,31 @@ async fn remove_if_there(
     }
 }
 
+/// Refuses bundles where signatures are asked for: they have none.
+fn takes_bundles(config: &MirrorConfig) -> Result<()> {
+    if config.keyring.is_empty() {
+        return Ok(());
+    }
+    Err(Error::BadRequest(
+        "the mirror takes only what the keys of its keyring have signed, and a bundle has no \
+         signature; import the bundle as a mirror of another name"
+            .into(),
+    ))
+}
+
 /// How an image is recorded that has come out of a bundle: as one of the mirror's, without names.
 /// These come when all have arrived.
-pub fn arrived(caller: &Caller, mirror: MirrorName, image: NewImage) -> Result<Change> {
+///
+/// # Errors
+/// When the mirror takes no bundles, or does not select the image.
+pub fn arrived(app: &App, caller: &Caller, mirror: MirrorName, image: NewImage) -> Result<Change> {
     caller.must_be_trusted()?;
+    let record = app.catalog.mirrors.get(&mirror)?;
+    takes_bundles(&record.config)?;
+    if !record.config.selects(&image.image) {
+        let text = format!("mirror \"{mirror}\" does not select this image");
+        return Err(Error::BadRequest(text));
+    }
     let member =
         Member { product: product(&image.image), serial: serial(&image.image), shared: false };
     let taken = Membership { mirror, member, image: NewImage { aliases: Vec::new(), ..image } };

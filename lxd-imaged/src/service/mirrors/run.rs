@@ -11,6 +11,7 @@ use lxd_proto::alias::AliasName;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::{Image, Verified};
+use lxd_proto::mirror::bundle::BundledImage;
 use lxd_proto::mirror::{
     MirrorAction, MirrorConfig, MirrorCounts, MirrorFault, MirrorItem, MirrorName, MirrorReport,
     MirrorRun, MirrorRunPost, RunOutcome,
@@ -37,7 +38,7 @@ const MAX_IMAGES: usize = 200_000;
 /// [`Error::MirrorRuns`] when one goes on; a dry run does not mind.
 pub fn begin(app: &Arc<App>, name: &str, post: MirrorRunPost) -> Result<Operation> {
     let name = named(name)?;
-    let config = app.catalog.mirrors.look(&name, |record| record.config.clone())?;
+    let config = app.catalog.mirrors.get(&name)?.config.clone();
     if config.server.is_empty() {
         let text = format!("mirror \"{name}\" has no server: it is fed by bundles");
         return Err(Error::BadRequest(text));
@@ -88,7 +89,7 @@ impl Drop for Place {
 
 /// What the mirror keeps, and what binds each of it.
 pub(super) fn held(app: &App, name: &MirrorName) -> Result<BTreeMap<Fingerprint, Held>> {
-    let members = app.catalog.mirrors.look(name, |record| record.members.clone())?;
+    let members = app.catalog.mirrors.get(name)?.members.clone();
     let held = |(fingerprint, member): (Fingerprint, Member)| {
         let entry = app.catalog.get(&fingerprint)?;
         let bound = bound(app, &entry, member.shared);
@@ -102,7 +103,7 @@ pub(super) fn held(app: &App, name: &MirrorName) -> Result<BTreeMap<Fingerprint,
 fn bound(app: &App, entry: &Entry, shared: bool) -> Option<String> {
     let fingerprint = &entry.image.fingerprint;
     if shared {
-        return Some("a person has put it in too".into());
+        return Some("a person has put it in or changed it".into());
     }
     if app.catalog.instances.uses(fingerprint) {
         return Some("an instance uses it".into());
@@ -135,10 +136,15 @@ impl Run {
         self.recorded(async |report| self.execute(report).await).await
     }
 
-    /// The rest of a run whose images have come another way: `images` are all there are.
-    pub(super) async fn arrived(&self, images: Vec<Image>) -> Result<Option<Metadata>, Failure> {
+    /// The rest of a run whose images have come in a bundle. What is newer here than in the bundle
+    /// stays, and so do its names: an old bundle takes nothing away.
+    pub(super) async fn arrived(
+        &self,
+        bundled: &[BundledImage],
+    ) -> Result<Option<Metadata>, Failure> {
         self.recorded(async |report| {
             let held_before = held(&self.app, &self.name)?;
+            let images = self.with_newer(bundled, &held_before);
             let plan = self.with_here(&held_before, |here| plan(&self.config, images, here));
             *report = plan.report();
             for (name, product) in &plan.products {
@@ -150,6 +156,43 @@ impl Run {
             self.finish(&plan, report).await
         })
         .await
+    }
+
+    /// The images of a bundle together with those that are here and newer. These have the names then.
+    fn with_newer(
+        &self,
+        bundled: &[BundledImage],
+        held: &BTreeMap<Fingerprint, Held>,
+    ) -> Vec<Image> {
+        let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
+        for image in bundled {
+            let serial = newest.entry(&image.product).or_default();
+            *serial = (*serial).max(&image.serial);
+        }
+        let mut images: Vec<Image> = bundled.iter().map(BundledImage::described).collect();
+        let mut older: BTreeMap<&str, Vec<(&str, Image)>> = BTreeMap::new();
+        for (fingerprint, held) in held {
+            let Member { product, serial, .. } = &held.member;
+            let is_newer = newest.get(&**product).is_some_and(|newest| serial.as_str() > *newest);
+            if let Some(entry) = self.app.catalog.get(fingerprint).filter(|_| is_newer) {
+                let image = Image { aliases: Vec::new(), ..entry.image.clone() };
+                older.entry(product).or_default().push((serial, image));
+            }
+        }
+        for (product, mut here) in older {
+            let mut aliases = Vec::new();
+            for (image, bundled) in images.iter_mut().zip(bundled) {
+                if bundled.product == product {
+                    aliases.append(&mut image.aliases);
+                }
+            }
+            here.sort_by(|a, b| b.0.cmp(a.0));
+            if let Some((_, newest)) = here.first_mut() {
+                newest.aliases = aliases;
+            }
+            images.extend(here.into_iter().map(|(_, image)| image));
+        }
+        images
     }
 
     /// A version that should be here by now becomes the mirror's, unless it is already.

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::mirror::bundle::{BLOCK, MANIFEST, MAX_MANIFEST, Manifest, entry_name, padded};
+use lxd_proto::mirror::bundle::{
+    BLOCK, MAX_MANIFEST, Manifest, entry_name, manifest_hash, manifest_name, padded,
+};
+use sha2::{Digest, Sha256};
 
 /// One block.
 type Block = [u8; 512];
@@ -95,9 +98,12 @@ fn manifest(file: &mut impl Read) -> Result<Manifest, Error> {
     let no = |why: &str| Error::NoBundle(why.to_owned());
     let mut block = EMPTY;
     file.read_exact(&mut block).map_err(|_| no("it is too short"))?;
-    let size = tar::Header::from_byte_slice(&block).entry_size().unwrap_or(0);
-    if header(MANIFEST, size)? != block {
-        return Err(no("it does not begin with a manifest"));
+    let found = tar::Header::from_byte_slice(&block);
+    let size = found.entry_size().unwrap_or(0);
+    let told = str::from_utf8(&found.path_bytes()).ok().and_then(manifest_hash);
+    let Some(sha256) = told else { return Err(no("it does not begin with a manifest")) };
+    if header(&manifest_name(&sha256), size)? != block {
+        return Err(no("the header of its manifest is damaged"));
     }
     if size > MAX_MANIFEST {
         return Err(no("its manifest is too large"));
@@ -106,6 +112,9 @@ fn manifest(file: &mut impl Read) -> Result<Manifest, Error> {
     file.take(size).read_to_end(&mut text)?;
     if text.len() as u64 != size {
         return Err(no("its manifest is cut off"));
+    }
+    if Fingerprint::from_bytes(Sha256::digest(&text).into()) != sha256 {
+        return Err(no("its manifest is damaged: it does not have the SHA-256 that it should"));
     }
     serde_json::from_slice(&text).map_err(|error| no(&format!("its manifest: {error}")))
 }
@@ -166,7 +175,6 @@ fn nothing_more(file: &mut (impl Read + Seek), at: u64, length: u64) -> Result<(
 mod tests {
     use super::*;
     use lxd_proto::mirror::bundle::{BundledFile, BundledImage, FORMAT};
-    use sha2::{Digest, Sha256};
     use std::io::Cursor;
 
     fn print(bytes: &[u8]) -> Fingerprint {
@@ -204,7 +212,8 @@ mod tests {
             out.extend(bytes);
             out.extend(padding(bytes.len() as u64));
         };
-        add(MANIFEST, &serde_json::to_vec(&manifest).unwrap());
+        let text = serde_json::to_vec(&manifest).unwrap();
+        add(&manifest_name(&print(&text)), &text);
         files.iter().for_each(|bytes| add(&entry_name(&print(bytes)), bytes));
         out.extend(end());
         (manifest, out)
@@ -234,7 +243,18 @@ mod tests {
             .map(|it| it.unwrap().path().unwrap().display().to_string())
             .collect();
         assert_eq!(names.len(), 3);
-        assert_eq!(names[0], MANIFEST);
+        assert!(manifest_hash(&names[0]).is_some(), "{}", names[0]);
+    }
+
+    #[test]
+    fn no_byte_of_the_manifest_changes_unnoticed() {
+        let (manifest, bytes) = bundle(&[&[1; 700]]);
+        let end = 512 + serde_json::to_vec(&manifest).unwrap().len();
+        for at in 0..end {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(matches!(open(&damaged), Err(Error::NoBundle(_))), "byte {at}");
+        }
     }
 
     #[test]
@@ -278,7 +298,7 @@ mod tests {
         let mut twice = manifest;
         twice.files.push(twice.files[0]);
         let text = serde_json::to_vec(&twice).unwrap();
-        let mut out = header(MANIFEST, text.len() as u64).unwrap().to_vec();
+        let mut out = header(&manifest_name(&print(&text)), text.len() as u64).unwrap().to_vec();
         out.extend(&text);
         out.extend(padding(text.len() as u64));
         assert!(matches!(open(&out), Err(Error::Manifest(_))));

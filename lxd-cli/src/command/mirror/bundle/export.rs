@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use lxd_proto::client::LxdClient;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::mirror::bundle::{BundledImage, MANIFEST, Manifest, entry_name};
+use lxd_proto::mirror::bundle::{BundledImage, Manifest, entry_name, manifest_name};
 use lxd_proto::remote::{Error, Fetch, IncomingFile, Progress, Remote, Sink};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -91,7 +91,8 @@ async fn write(
 ) -> Outcome {
     let text = serde_json::to_vec(manifest).map_err(|error| Failure::new(error.to_string()))?;
     let local = |error: io::Error| Failure::new(format!("cannot write the bundle: {error}"));
-    writer.header(MANIFEST, text.len() as u64).await.map_err(local)?;
+    let name = manifest_name(&Fingerprint::from_bytes(Sha256::digest(&text).into()));
+    writer.header(&name, text.len() as u64).await.map_err(local)?;
     writer.bytes(&text).await.map_err(local)?;
     writer.bytes(padding(text.len() as u64)).await.map_err(local)?;
     let sizes: HashMap<Fingerprint, u64> =

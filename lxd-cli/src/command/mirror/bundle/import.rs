@@ -34,7 +34,8 @@ const READ: usize = 256 << 10;
 #[command(after_help = "\
 The images become those of a mirror, which is made if there is none of that name. What is here
 already is not sent again, so an import that was cut off goes on when it is repeated. A damaged file
-costs its image only. Names move and old versions go when everything has arrived, as in a run.
+costs its image only. Names move and old versions go when everything has arrived, as in a run; what is
+newer here than in the bundle stays. A mirror with a keyring takes no bundles: they are not signed.
 
 Examples:
   lxd-cli mirror import /media/usb/debian.bundle
@@ -60,12 +61,14 @@ impl Import {
         let bundle = self.open().await?;
         let server = self.server(context)?;
         let name = self.name.clone().unwrap_or_else(|| bundle.manifest.mirror.to_string());
-        let public = self.mirror(&server, &name, bundle.manifest.keep).await?;
+        let config = self.mirror(&server, &name, bundle.manifest.keep).await?;
         let options = ListOptions { all_versions: true, ..ListOptions::default() };
         let here: HashSet<Fingerprint> =
             server.list_images(&options).await?.iter().map(|image| image.fingerprint).collect();
-        let missing: Vec<&BundledImage> =
-            bundle.manifest.images.iter().filter(|it| !here.contains(&it.fingerprint)).collect();
+        let is_wanted = |image: &&BundledImage| {
+            !here.contains(&image.fingerprint) && config.selects(&image.described())
+        };
+        let missing: Vec<&BundledImage> = bundle.manifest.images.iter().filter(is_wanted).collect();
         let progress = Progress::default();
         progress.set_total(missing.iter().map(|image| image.size).sum());
         let shown = show(context.progress, &format!("Importing mirror {name}"), &progress);
@@ -75,7 +78,7 @@ impl Import {
             import: self,
             bundle: &bundle,
             mirror: &name,
-            public,
+            public: config.public,
             shown: &shown,
             sent: HashSet::new(),
             faults: BTreeMap::new(),
@@ -115,20 +118,21 @@ impl Import {
         }
     }
 
-    /// The mirror that the images become part of; tells whether it is public.
-    async fn mirror(&self, server: &LxdClient, name: &str, keep: u32) -> Outcome<bool> {
+    /// How the mirror is kept that the images become part of; it is made if it is missing.
+    async fn mirror(&self, server: &LxdClient, name: &str, keep: u32) -> Outcome<MirrorConfig> {
         match server.get_mirror(name).await {
             Ok(known) if self.public && !known.value.config.public => {
                 let config = Map::from_iter([("public".to_owned(), Value::Bool(true))]);
                 let patch = lxd_proto::mirror::MirrorPatch { config };
                 server.patch_mirror(name, &patch, None).await?;
-                Ok(true)
+                Ok(MirrorConfig { public: true, ..known.value.config })
             }
-            Ok(known) => Ok(known.value.config.public),
+            Ok(known) => Ok(known.value.config),
             Err(error) if error.is_not_found() => {
                 let config = MirrorConfig { keep, public: self.public, ..MirrorConfig::default() };
-                server.create_mirror(&MirrorsPost { name: name.to_owned(), config }).await?;
-                Ok(self.public)
+                let post = MirrorsPost { name: name.to_owned(), config };
+                server.create_mirror(&post).await?;
+                Ok(post.config)
             }
             Err(error) => Err(error.into()),
         }

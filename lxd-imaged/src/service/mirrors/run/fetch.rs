@@ -22,6 +22,9 @@ use crate::mirror::plan::{Plan, Version};
 /// Failures in a row, none of them a file's, after which a server counts as gone.
 const GONE_AFTER: usize = 3;
 
+/// With less than so many bytes a disk counts as full.
+const ROOM: u64 = 64 << 20;
+
 /// A version that is to be fetched.
 pub(super) struct Job {
     product: String,
@@ -121,19 +124,28 @@ impl Run {
             Err(error) => {
                 let reason = follow::printable(&error.to_string());
                 tracing::warn!(mirror = %self.name, product, serial = version.serial, reason, "a version could not be mirrored");
-                brake.after(&error);
+                brake.after(&error, self.is_full(version.image.size));
                 Ok(version.item(&product, MirrorAction::Fail, reason))
             }
         }
     }
 }
 
+impl Run {
+    /// Whether there is no room for others either when there was none for so many bytes. A server
+    /// may say of an image that it is larger than any disk.
+    fn is_full(&self, size: u64) -> bool {
+        let free = self.app.blobs.free();
+        free.is_none_or(|free| free < ROOM || size <= free)
+    }
+}
+
 impl Brake {
     /// Stops what has no hope after this failure.
-    fn after(&self, error: &Error) {
+    fn after(&self, error: &Error, is_full: bool) {
         let reason = match error {
-            Error::Shared(error) => return self.after(error),
-            Error::NoSpace(_) => "there is no space left".to_owned(),
+            Error::Shared(error) => return self.after(error, is_full),
+            Error::NoSpace(_) if is_full => "there is no space left".to_owned(),
             Error::NotFound(_) => "the mirror is gone".to_owned(),
             error if follow::is_down(error) => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < GONE_AFTER {

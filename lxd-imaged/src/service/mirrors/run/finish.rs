@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use lxd_proto::alias::AliasName;
 use lxd_proto::fingerprint::Fingerprint;
-use lxd_proto::image::Image;
 use lxd_proto::mirror::{MirrorAction, MirrorConflict, MirrorReport};
 
 use super::super::remove_if_there;
@@ -22,7 +21,7 @@ impl Run {
             self.point(leader, aliases, &held_now, report).await?;
         }
         self.unset(plan, &held_now).await?;
-        self.show(&held_now).await?;
+        super::super::show(&self.app, &self.name).await?;
         // What a person has done meanwhile counts.
         let held_now = held(&self.app, &self.name)?;
         for mut item in plan.retire(&self.config, &held_now) {
@@ -88,7 +87,7 @@ impl Run {
 
     /// Takes aliases away that the mirror has set and the server does not have any more.
     async fn unset(&self, plan: &Plan, held: &BTreeMap<Fingerprint, Held>) -> Result<()> {
-        let set = self.app.catalog.mirrors.look(&self.name, |record| record.aliases.clone())?;
+        let set = self.app.catalog.mirrors.get(&self.name)?.aliases.clone();
         let gone = |(alias, target): (String, Fingerprint)| {
             let product = &held.get(&target)?.member.product;
             let ours = self.app.catalog.target(&alias) == Some(target);
@@ -101,24 +100,6 @@ impl Run {
         }
         let change = MirrorChange::Unset(self.name.clone(), gone);
         self.app.db.commit(Change::Mirror(change)).await
-    }
-
-    /// Makes what is the mirror's alone as public as the mirror is.
-    async fn show(&self, held: &BTreeMap<Fingerprint, Held>) -> Result<()> {
-        for (fingerprint, held) in held {
-            let alone =
-                || self.app.catalog.mirrors.kept(fingerprint).is_some_and(|it| it.mirrors == 1);
-            if held.member.shared || !alone() {
-                continue;
-            }
-            let _one_at_a_time = self.app.edits.lock().await;
-            let Some(entry) = self.app.catalog.get(fingerprint) else { continue };
-            if entry.image.public != self.config.public {
-                let image = Image { public: self.config.public, ..entry.image.clone() };
-                self.app.db.commit(Change::Edit(Box::new(image))).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Removes an image, or only the mirror's share in it when another mirror keeps it too.
