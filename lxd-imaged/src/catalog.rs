@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use lxd_proto::alias::{AliasEntry, ImageAlias};
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
 use lxd_proto::image::{Image, Verified};
@@ -336,7 +335,7 @@ impl Contents {
         self.note(&old);
         self.note(&new);
         if old.image.public && !new.image.public {
-            self.forget(new.blobs().map(|blob| blob.digest), Timestamp::MAX);
+            self.forget_files_of(&new);
         }
     }
 
@@ -358,7 +357,7 @@ impl Contents {
             let (head, rootfs) = (new.head.clone(), new.rootfs.clone());
             let entry = Entry::new(image, head, rootfs, new.origin.clone());
             if !entry.image.public {
-                self.forget(entry.blobs().map(|blob| blob.digest), Timestamp::MAX);
+                self.forget_files_of(&entry);
             }
             self.insert(Arc::new(entry));
         }

@@ -103,6 +103,9 @@ pub enum Error {
     /// Instances cannot run here; the text says what is missing.
     #[error("instances cannot run here: {0}")]
     NoRuntime(String),
+    /// The published catalogs cannot be signed now; why is in the log, and no stranger's business.
+    #[error("this server cannot sign its catalogs at the moment")]
+    CannotSign,
     /// The upload is not what the client announced.
     #[error("fingerprints don't match, got {got} expected {expected}")]
     FingerprintMismatch {

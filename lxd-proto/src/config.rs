@@ -17,6 +17,8 @@ pub enum Kind {
     Bool,
     /// A whole number.
     Integer,
+    /// So many minutes, a year at most.
+    Minutes,
     /// `HOST[:PORT]`, `:PORT`, `[V6]:PORT`, or empty.
     Address,
     /// A compression algorithm with an optional level.
@@ -123,7 +125,7 @@ pub const KEYS: &[Key] = &[
     key(REMOTE_CACHE_EXPIRY, Kind::Integer, "10", "days an unused cached image is kept"),
     key(
         STREAMS_GRACE,
-        Kind::Integer,
+        Kind::Minutes,
         "120",
         "minutes that files of a deleted public image are still served to simplestreams clients, \
          0 for none; only while core.https_address is set is anything kept",
@@ -232,6 +234,9 @@ fn wrong_type(name: &str, json: &'static str) -> ConfigError {
     ConfigError::Type { key: name.into(), json }
 }
 
+/// The longest time that is given in minutes.
+const YEAR: i64 = 365 * 24 * 60;
+
 /// The value in its normal spelling, or why it is refused.
 fn check(kind: Kind, text: &str) -> Result<String, String> {
     match kind {
@@ -241,6 +246,10 @@ fn check(kind: Kind, text: &str) -> Result<String, String> {
         Kind::Integer => match text.parse::<i64>() {
             Ok(_) => Ok(text.into()),
             Err(_) => Err("invalid integer".into()),
+        },
+        Kind::Minutes => match text.parse::<i64>() {
+            Ok(0..=YEAR) => Ok(text.into()),
+            _ => Err(format!("a number of minutes from 0 to {YEAR}")),
         },
         Kind::Address => text.parse::<ListenAddress>().map(|_| text.into()),
         Kind::Compression => text

@@ -41,7 +41,8 @@ impl Catalog {
     /// The file that a deleted image published under this name.
     pub fn withdrawn(&self, digest: &Fingerprint, name: &str) -> Option<WithdrawnFile> {
         let contents = self.contents.read();
-        contents.withdrawn.get(digest)?.iter().find(|file| file.name == name).cloned()
+        let named = contents.withdrawn.get(digest)?.iter().filter(|file| file.name == name);
+        named.max_by_key(|file| file.withdrawn_at).cloned()
     }
 
     /// All files of deleted images that are still kept.
@@ -62,7 +63,7 @@ impl Contents {
     pub(super) fn keep(&mut self, files: impl IntoIterator<Item = WithdrawnFile>) {
         for file in files {
             let kept = self.withdrawn.entry(file.digest).or_default();
-            kept.retain(|known| known.name != file.name);
+            kept.retain(|known| (&known.name, known.image) != (&file.name, file.image));
             kept.push(file);
         }
     }
@@ -77,6 +78,23 @@ impl Contents {
         }
     }
 
+    /// Forgets what is served for the sake of an image that was deleted once, and is here as a
+    /// private one.
+    pub(super) fn forget_files_of(&mut self, entry: &Entry) {
+        for blob in entry.blobs() {
+            self.retain_withdrawn(&blob.digest, |file| file.image != entry.image.fingerprint);
+        }
+    }
+
+    fn retain_withdrawn(&mut self, digest: &Fingerprint, keep: impl Fn(&WithdrawnFile) -> bool) {
+        if let Some(kept) = self.withdrawn.get_mut(digest) {
+            kept.retain(keep);
+            if kept.is_empty() {
+                self.withdrawn.remove(digest);
+            }
+        }
+    }
+
     /// Forgets files that were withdrawn at that time or before.
     pub(super) fn forget(
         &mut self,
@@ -84,12 +102,7 @@ impl Contents {
         before: Timestamp,
     ) {
         for digest in digests {
-            if let Some(kept) = self.withdrawn.get_mut(&digest) {
-                kept.retain(|file| file.withdrawn_at > before);
-                if kept.is_empty() {
-                    self.withdrawn.remove(&digest);
-                }
-            }
+            self.retain_withdrawn(&digest, |file| file.withdrawn_at > before);
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct WithdrawnFile {
     pub digest: Fingerprint,
     /// What catalogs called it.
     pub name: String,
+    /// The image that it left with.
+    pub image: Fingerprint,
     /// Bytes.
     pub size: u64,
     /// When its image was deleted.
@@ -46,11 +48,13 @@ pub(super) async fn withdraw(db: &mut AnyConnection, withdrawal: &Withdrawal) ->
     }
     for file in &withdrawal.files {
         sqlx::query(
-            "INSERT INTO withdrawn (digest, name, size, withdrawn_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (digest, name) DO UPDATE SET withdrawn_at = excluded.withdrawn_at",
+            "INSERT INTO withdrawn_files (digest, name, image, size, withdrawn_at)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (digest, name, image) DO UPDATE SET withdrawn_at = excluded.withdrawn_at",
         )
         .bind(file.digest.to_string())
         .bind(file.name.clone())
+        .bind(file.image.to_string())
         .bind(number(file.size))
         .bind(file.withdrawn_at.as_microsecond())
         .execute(&mut *db)
@@ -66,7 +70,7 @@ pub(super) async fn forget(
     before: Timestamp,
 ) -> Result<()> {
     for digest in digests {
-        sqlx::query("DELETE FROM withdrawn WHERE digest = $1 AND withdrawn_at <= $2")
+        sqlx::query("DELETE FROM withdrawn_files WHERE digest = $1 AND withdrawn_at <= $2")
             .bind(digest.to_string())
             .bind(before.as_microsecond())
             .execute(&mut *db)
@@ -75,25 +79,21 @@ pub(super) async fn forget(
     Ok(())
 }
 
-/// An image that was public and is private now: whoever knows its files gets them no more.
+/// An image that was public and is private now: what is served for its sake is so no more.
 pub(super) async fn forget_files_of(
     db: &mut AnyConnection,
     fingerprint: &Fingerprint,
 ) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM withdrawn WHERE digest IN
-            (SELECT head FROM images WHERE fingerprint = $1
-             UNION SELECT rootfs FROM images WHERE fingerprint = $1)",
-    )
-    .bind(fingerprint.to_string())
-    .execute(db)
-    .await?;
+    sqlx::query("DELETE FROM withdrawn_files WHERE image = $1")
+        .bind(fingerprint.to_string())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
 /// All of them.
 pub(super) async fn load(db: &mut AnyConnection) -> Result<Vec<WithdrawnFile>, sqlx::Error> {
-    sqlx::query("SELECT digest, name, size, withdrawn_at FROM withdrawn")
+    sqlx::query("SELECT digest, name, image, size, withdrawn_at FROM withdrawn_files")
         .fetch_all(db)
         .await?
         .iter()
@@ -105,6 +105,7 @@ fn file(row: &AnyRow) -> Result<WithdrawnFile, sqlx::Error> {
     Ok(WithdrawnFile {
         digest: load::parsed(row, "digest")?,
         name: row.try_get("name")?,
+        image: load::parsed(row, "image")?,
         size: load::size(row, "size")?,
         withdrawn_at: load::time(row, "withdrawn_at")?,
     })

@@ -44,7 +44,7 @@ fn page(app: &App, alias: &str, uri: &Uri, headers: &HeaderMap) -> Result<Respon
         ("content-length", &text.len().to_string()),
         // Another server may get another image, and everybody a newer one.
         ("cache-control", "no-cache"),
-        ("vary", direct::ARCHITECTURES),
+        ("vary", &format!("{}, {}", direct::ARCHITECTURES, direct::INCUS_ARCHITECTURES)),
     ] {
         let (Ok(header), Ok(value)) = (header.parse::<HeaderName>(), HeaderValue::from_str(value))
         else {

@@ -85,10 +85,12 @@ pub(super) fn whole(blob: OpenBlob) -> Segment {
 
 /// Whether the client has what has this entity tag, or this time where a time tells it.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str, modified: Option<&str>) -> bool {
-    match text(headers, header::IF_NONE_MATCH) {
-        Some(tags) => tags.split(',').any(|tag| matches_tag(tag, etag)),
-        None => modified.is_some() && text(headers, header::IF_MODIFIED_SINCE) == modified,
+    let mut tags = headers.get_all(header::IF_NONE_MATCH).iter().peekable();
+    if tags.peek().is_some() {
+        let mut tags = tags.filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(','));
+        return tags.any(|tag| matches_tag(tag, etag));
     }
+    modified.is_some() && text(headers, header::IF_MODIFIED_SINCE) == modified
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -121,9 +123,16 @@ enum RangeRequest {
 
 /// One range of bytes; several at once are answered with the whole, which RFC 9110 allows.
 fn parse_range(text: &str, length: u64) -> RangeRequest {
-    let Some(range) = text.trim().strip_prefix("bytes=") else { return RangeRequest::Whole };
+    let Some((unit, range)) = text.trim().split_once('=') else { return RangeRequest::Whole };
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return RangeRequest::Whole;
+    }
     let Some((from, to)) = range.split_once('-') else { return RangeRequest::Whole };
-    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let number = |text: &str| {
+        let digits = Some(text.trim()).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()))?;
+        // More than can be counted is beyond any file.
+        (!digits.is_empty()).then(|| digits.parse().unwrap_or(u64::MAX))
+    };
     match (number(from), number(to), from.trim().is_empty(), to.trim().is_empty()) {
         (Some(from), Some(to), ..) if from <= to && from < length => {
             RangeRequest::Part(from..to.saturating_add(1).min(length))
@@ -162,6 +171,8 @@ mod tests {
             ("bytes=-3", RangeRequest::Part(7..10)),
             ("bytes=-30", RangeRequest::Part(0..10)),
             ("bytes=5-100", RangeRequest::Part(5..10)),
+            ("Bytes=5-99999999999999999999999", RangeRequest::Part(5..10)),
+            ("bytes=+1-2", RangeRequest::Whole),
             ("bytes=10-", RangeRequest::Impossible),
             ("bytes=-0", RangeRequest::Impossible),
             ("bytes=4-2", RangeRequest::Whole),

@@ -103,7 +103,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::NameTaken(_)
         | Error::SnapshotExists(_) => StatusCode::CONFLICT,
         Error::EtagMismatch { .. } => StatusCode::PRECONDITION_FAILED,
-        Error::ShuttingDown | Error::TooMany(_) | Error::NoRuntime(_) => {
+        Error::ShuttingDown | Error::TooMany(_) | Error::NoRuntime(_) | Error::CannotSign => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Error::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,

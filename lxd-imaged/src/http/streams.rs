@@ -19,8 +19,9 @@ use crate::service::withdrawn;
 use crate::store::outbox::Outbox;
 use crate::streams::Document;
 
-/// How long a catalog may be reused without asking, in seconds.
-const JSON_AGE: &str = "max-age=60";
+/// A catalog is asked for again each time, with its entity tag: one that a cache has kept may not fit
+/// the index that comes with it, and readers of signed ones would refuse both.
+const JSON_AGE: &str = "no-cache";
 /// What a file of this path is never changes.
 const FILE_AGE: &str = "public, max-age=31536000, immutable";
 
@@ -131,8 +132,9 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
         let mut words = coding.split(';').map(str::trim);
         let name = words.next().unwrap_or_default();
         let refused = |word: &str| {
-            let quality = word.strip_prefix("q=").and_then(|it| it.trim().parse::<f32>().ok());
-            quality.is_some_and(|quality| quality <= 0.0)
+            let quality =
+                word.split_once('=').filter(|(key, _)| key.trim().eq_ignore_ascii_case("q"));
+            quality.is_some_and(|(_, it)| !it.trim().parse::<f32>().is_ok_and(|it| it > 0.0))
         };
         name.eq_ignore_ascii_case("gzip") && !words.any(refused)
     })
@@ -157,6 +159,8 @@ mod tests {
             ("br,gzip ; q=1", true),
             ("gzip;q=0", false),
             ("gzip; q=0.000", false),
+            ("gzip;Q=0", false),
+            ("gzip;q=x", false),
             ("identity", false),
             ("x-gzip", false),
             ("", false),

@@ -145,6 +145,7 @@ async fn edit(
     if is_shown_anew {
         // A mirror would set it back.
         mirrored::claim(app, &image.fingerprint).await?;
+        lineage::show(app, &entry, image.public).await?;
     }
     app.db.commit(Change::Edit(Box::new(image))).await?;
     tell(app, caller, action::IMAGE_UPDATED, &entry.image.fingerprint, &[]);

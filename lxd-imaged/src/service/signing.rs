@@ -90,6 +90,16 @@ pub fn apply(app: &App) {
     // What cannot be used has been told in the log.
     let signer = signer(app).ok().flatten();
     let mut applied = app.streams_key.applied.lock();
+    // A key that could sign when it was read may have expired since.
+    let signer = signer.filter(|signer| match signer.sign(b"") {
+        Ok(_) => true,
+        Err(error) => {
+            if applied.is_some() {
+                tracing::error!(%error, "catalogs are not signed any more");
+            }
+            false
+        }
+    });
     let same = match (&*applied, &signer) {
         (None, None) => true,
         (Some(old), Some(new)) => Arc::ptr_eq(old, new),
@@ -100,8 +110,10 @@ pub fn apply(app: &App) {
     }
     app.streams.set_signer(signer.clone().map(|signer| -> streams::Signer {
         Arc::new(move |document: &[u8]| {
-            let signed = signer.sign_json(document);
-            signed.map_err(|error| Error::Internal(format!("cannot sign a catalog: {error}")))
+            signer.sign_json(document).map_err(|error| {
+                tracing::debug!(%error, "cannot sign a catalog");
+                Error::CannotSign
+            })
         })
     }));
     *applied = signer;

@@ -49,6 +49,7 @@ pub fn deletion(app: &App, entry: &Entry) -> Change {
         .map(|(name, blob)| WithdrawnFile {
             digest: blob.digest,
             name: name.to_owned(),
+            image: fingerprint,
             size: blob.size,
             withdrawn_at,
         })

@@ -24,17 +24,17 @@ pub struct Document {
 }
 
 impl Document {
-    /// The document with these bytes, which took the place of one of the time `before`.
-    pub(super) fn new(bytes: Bytes, modified: Timestamp, before: Option<Timestamp>) -> Self {
+    /// The document with these bytes, which took the place of one of the time `before` or earlier.
+    pub(super) fn new(bytes: Bytes, modified: Timestamp, before: Timestamp) -> Self {
         let hash = Sha256::digest(&bytes);
-        let is_datable = before.is_none_or(|it| it.as_second() != modified.as_second());
+        let is_datable = before.as_second() != modified.as_second();
         let tag = hex::encode(&hash[..16]);
         Self { bytes, tag, modified, is_datable, gzip: Once::default() }
     }
 
     /// Other bytes that say the same.
     pub(super) fn twin(&self, bytes: Bytes) -> Self {
-        let twin = Self::new(bytes, self.modified, None);
+        let twin = Self::new(bytes, self.modified, self.modified);
         Self { is_datable: self.is_datable, ..twin }
     }
 
@@ -87,7 +87,8 @@ mod tests {
     #[tokio::test]
     async fn its_gzip_is_the_same_text() {
         let text = "catalog ".repeat(100_000);
-        let document = Document::new(text.clone().into(), Timestamp::UNIX_EPOCH, None);
+        let document =
+            Document::new(text.clone().into(), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
         let packed = Arc::new(document).gzip().await.unwrap();
         assert!(packed.len() < text.len() / 8, "{}", packed.len());
         let mut decoder = Decoder::new(Compression::Gzip).unwrap();

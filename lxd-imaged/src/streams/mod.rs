@@ -35,6 +35,8 @@ pub type Signer = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync>;
 pub struct Streams {
     catalog: Arc<Catalog>,
     clock: Clock,
+    /// No document of an earlier daemon is younger.
+    started: Timestamp,
     current: Mutex<Current>,
     /// Held while the documents are rendered.
     parts: Arc<tokio::sync::Mutex<Parts>>,
@@ -71,7 +73,8 @@ struct SignedTwins {
 impl Streams {
     /// The documents over a catalog of images.
     pub fn new(catalog: Arc<Catalog>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { catalog, clock, current: Mutex::default(), parts: Arc::default() })
+        let started = clock.now();
+        Arc::new(Self { catalog, clock, started, current: Mutex::default(), parts: Arc::default() })
     }
 
     /// Sets what signs the signed twins from now on; without a signer there are none.
@@ -147,7 +150,7 @@ impl Streams {
         let (index, catalog) = if let Some(before) = same {
             (before.index.clone(), before.catalog.clone())
         } else {
-            let after = before.map(|before| before.updated);
+            let after = before.map_or(self.started, |before| before.updated);
             let document = |bytes| Arc::new(Document::new(bytes, updated, after));
             (document(index_of(names.to_vec(), updated, Signed::No).into()), document(catalog))
         };

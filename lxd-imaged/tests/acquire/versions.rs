@@ -213,3 +213,38 @@ async fn unused_cached_images_and_old_versions_expire() {
     daemon.pass(24 * 400);
     assert_eq!(expiry::run_once(daemon.app()).await.unwrap().images, 0);
 }
+
+#[tokio::test]
+async fn strangers_see_no_version_of_what_is_private_and_none_that_was_given_up() {
+    let (first, second) = (unified("1"), unified("2"));
+    let server = Fake::with(&[("debian", &first)]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.copy(&server, "debian", Wish { public: true, ..following() }).await.unwrap();
+    daemon.alias("a", &first.fingerprint()).await;
+    server.add("debian", &second);
+    daemon.pass(7);
+    assert_eq!(update::run_once(daemon.app()).await.updated, 1);
+    let published = || -> Vec<Fingerprint> {
+        let (_, entries) = daemon.app().catalog.published();
+        entries.iter().map(|entry| entry.image.fingerprint).collect()
+    };
+    assert_eq!(published().len(), 2);
+    let set = async |image: &Made, public: bool| {
+        let patch = ImagePatch { public: Some(public), ..ImagePatch::default() };
+        images::patch(daemon.app(), &root(), &prefix(image), None, patch).await.unwrap();
+    };
+    set(&second, false).await;
+    assert_eq!(published(), []);
+    set(&second, true).await;
+    assert_eq!(published().len(), 2);
+
+    lineage::rollback(daemon.app(), &root(), &prefix(&second)).await.unwrap();
+    assert_eq!(published(), [first.fingerprint()], "what was given up is not offered as newest");
+    set(&first, false).await;
+    assert_eq!(published(), []);
+    set(&first, true).await;
+    assert_eq!(published(), [first.fingerprint()]);
+    let again = lineage::rollback(daemon.app(), &root(), &prefix(&second)).await.unwrap();
+    assert!(again.image.fingerprint == second.fingerprint() && again.image.public);
+    assert_eq!(published().len(), 2);
+}

@@ -193,7 +193,7 @@ async fn a_document_is_sent_again_only_when_its_content_has_changed() {
     for path in [INDEX, CATALOG] {
         time.pass(1);
         let first = daemon.get_as_stranger(path).await;
-        assert_eq!(first.header(header::CACHE_CONTROL), "max-age=60");
+        assert_eq!(first.header(header::CACHE_CONTROL), "no-cache");
         assert_eq!(first.header(header::VARY), "Accept-Encoding");
         let etag = first.header(header::ETAG).to_owned();
         let modified = first.header(header::LAST_MODIFIED).to_owned();
@@ -421,6 +421,39 @@ async fn the_grace_of_a_file_ends_when_its_image_comes_back_private() {
     assert_eq!(status(&daemon, &path).await, StatusCode::OK);
     let daemon = restarted(daemon, &time).await;
     assert_eq!(status(&daemon, &path).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_private_image_takes_no_file_back_that_left_with_another_one() {
+    let time = Time::new();
+    let daemon = reachable(&time).await;
+    let rootfs = tarball(&[("etc/salt", "shared")]);
+    let images = ["one", "two"].map(|name| {
+        let yaml = format!("{METADATA}# {name}\n");
+        (tarball(&[("metadata.yaml", &yaml)]), name)
+    });
+    let upload = async |metadata: &[u8], headers: &[(&str, &str)]| {
+        let body = multipart(&[("metadata", metadata), ("rootfs", &rootfs)]);
+        daemon.upload(body, &[&[MULTIPART], headers].concat()).await;
+        [metadata, &rootfs].concat()
+    };
+    let path = format!("/images/{}/root.tar.xz", sha256(&rootfs));
+    let public = upload(&images[0].0, &[PUBLIC]).await;
+    delete(&daemon, &public).await;
+    assert_eq!(status(&daemon, &path).await, StatusCode::OK);
+    let private = upload(&images[1].0, &[]).await;
+    assert_eq!(status(&daemon, &path).await, StatusCode::OK, "catalogs of the first one name it");
+    set_public(&daemon, &private, true).await;
+    set_public(&daemon, &private, false).await;
+    assert_eq!(status(&daemon, &path).await, StatusCode::OK);
+    // What left with the second one as well is promised once less, not never.
+    set_public(&daemon, &private, true).await;
+    delete(&daemon, &private).await;
+    upload(&images[1].0, &[]).await;
+    let daemon = restarted(daemon, &time).await;
+    assert_eq!(status(&daemon, &path).await, StatusCode::OK);
+    time.pass(120);
+    assert_eq!(status(&daemon, &path).await, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
