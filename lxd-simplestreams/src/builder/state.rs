@@ -1,5 +1,6 @@
 //! What is remembered about a tree: hashes of files that have not changed, names that images
-//! brought along, deltas that were not worth it, and what has left the catalog but not the disk.
+//! brought along, deltas that were not worth it, what has left the catalog but not the disk, and
+//! what has left both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,6 +15,7 @@ use super::digest::{Digests, Stamp};
 use super::disk;
 use super::error::{Result, TreeError};
 use super::recognize::Kind;
+use crate::publish::PublishedImage;
 
 /// The directory of the state, in the tree. Its loss costs time, and names from elsewhere.
 pub const STATE: &str = ".lxd-streams";
@@ -32,9 +34,15 @@ pub(super) struct State {
     /// By the hashes of the older and the newer file.
     #[serde(default)]
     pub(super) deltas: BTreeMap<String, Tried>,
-    /// Files and directories, by their path.
     #[serde(default)]
-    pub(super) withdrawn: BTreeMap<String, Withdrawn>,
+    pub(super) withdrawals: Vec<Withdrawal>,
+    /// Images whose files were removed because no rule kept them: they do not come again by
+    /// themselves.
+    #[serde(default)]
+    pub(super) removed: BTreeSet<Fingerprint>,
+    /// Which server an image was fetched from.
+    #[serde(default)]
+    pub(super) origins: BTreeMap<Fingerprint, String>,
 }
 
 /// A file that was read once.
@@ -65,11 +73,33 @@ pub(super) enum Tried {
     Useless(String),
 }
 
-/// Something that is in no catalog any more and will be removed.
+/// A version, or a delta, that is in no catalog any more and whose files will be removed.
+///
+/// It is known by its images, not by its place: whatever comes to lie there later is something
+/// else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Withdrawn {
+pub(super) struct Withdrawal {
+    /// What it is called in reports: a directory or a file.
+    pub(super) path: String,
     pub(super) since: Timestamp,
     pub(super) reason: String,
+    /// The name of the version, which it has again when it comes back.
+    pub(super) serial: String,
+    /// None of a delta.
+    pub(super) images: BTreeSet<Fingerprint>,
+    /// What goes, by its path; only while it is the same file.
+    pub(super) files: BTreeMap<String, Stamp>,
+}
+
+impl Withdrawal {
+    /// Those of its files that are still there as they were.
+    pub(super) fn current_files(&self, root: &Path) -> impl Iterator<Item = &String> {
+        let is_same = |path: &str, stamp: Stamp| {
+            Stamp::of(&root.join(path)).is_ok_and(|current| current == stamp)
+        };
+        let files = self.files.iter().filter(move |(path, stamp)| is_same(path, **stamp));
+        files.map(|(path, _)| path)
+    }
 }
 
 impl State {
@@ -107,19 +137,26 @@ impl State {
         self.files.get(path).filter(|known| known.stamp == stamp)
     }
 
-    /// Whether something, or the directory it is in, has left the catalog.
-    pub(super) fn is_withdrawn(&self, path: &str) -> bool {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let mut above = ends.map(|end| &path[..end]);
-        !self.withdrawn.is_empty() && above.any(|path| self.withdrawn.contains_key(path))
+    /// Only which names images have.
+    pub(super) fn names(&self) -> Self {
+        Self { aliases: self.aliases.clone(), ..Self::default() }
     }
 
-    /// Notes what was read, and forgets what is gone; of what was withdrawn nothing was.
-    pub(super) fn replace_files(&mut self, files: BTreeMap<String, Known>) {
-        let before = std::mem::replace(&mut self.files, files);
-        let withdrawn = before.into_iter().filter(|(path, _)| self.is_withdrawn(path));
-        let withdrawn: Vec<_> = withdrawn.collect();
-        self.files.extend(withdrawn);
+    /// Whether a file has left the catalog.
+    pub(super) fn is_withdrawn(&self, path: &str) -> bool {
+        self.withdrawals.iter().any(|withdrawal| withdrawal.files.contains_key(path))
+    }
+
+    /// The withdrawal that a version with these images belongs to, by its number.
+    pub(super) fn withdrawal_of(&self, images: &[PublishedImage]) -> Option<usize> {
+        self.withdrawals.iter().position(|withdrawal| {
+            images.iter().all(|image| withdrawal.images.contains(&image.fingerprint))
+        })
+    }
+
+    /// Whether an image has left the catalog.
+    pub(super) fn is_out(&self, fingerprint: &Fingerprint) -> bool {
+        self.withdrawals.iter().any(|withdrawal| withdrawal.images.contains(fingerprint))
     }
 
     /// Notes what came of deltas, and forgets those of files that are gone.
