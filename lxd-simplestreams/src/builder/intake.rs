@@ -23,7 +23,7 @@ use super::recognize::{Content, Kind};
 use super::report::TakenReport;
 use super::retention::{Retention, dropped};
 use super::scan::{Scan, Scanning, Version, join};
-use super::state::{Known, STATE};
+use super::state::{Known, Old, STATE, State};
 use super::sums::{self, SHA256SUMS, Sums};
 use crate::publish::{PublishedFile, PublishedImage, metadata_name, root_name};
 
@@ -57,6 +57,7 @@ pub(super) struct Inventory {
     /// By their images.
     images: BTreeMap<Fingerprint, String>,
     versions: Vec<Version>,
+    before: Before,
 }
 
 impl Inventory {
@@ -75,12 +76,38 @@ impl Inventory {
         self.versions.push(version);
     }
 
+    /// Whether an image is known to be older than the newest `keep` of its product. When in doubt
+    /// it is not: then it has to come to be judged.
+    pub(super) fn knows_as_old(
+        &self,
+        image: &Fingerprint,
+        keep: Option<usize>,
+        state: &State,
+    ) -> bool {
+        let Some(old) = state.old.get(image).filter(|old| keep.is_some() || old.was_here) else {
+            return false;
+        };
+        let of_product =
+            || self.versions.iter().filter(|it| it.coordinates.product() == old.product);
+        let newest = of_product().map(|version| &version.coordinates.serial).max();
+        // An older one with a name of its own is a product of its own.
+        let counts = |version: &&Version| {
+            let usual = version.coordinates.aliases();
+            let mut names = version.images.iter().flat_map(|image| &image.aliases);
+            version.coordinates.serial > old.serial
+                && version.images.iter().any(|image| image.kind == old.kind)
+                && (newest == Some(&version.coordinates.serial)
+                    || names.all(|name| usual.contains(name)))
+        };
+        let has_name = state.aliases_of(image).next().is_some();
+        !has_name && of_product().filter(counts).count() >= keep.unwrap_or(1).max(1)
+    }
+
     /// Those images of `coming` that would leave the tree again, if the newest `keep` versions of
     /// each product stay.
     fn outdated(&self, coming: &[Version], keep: usize, tree: &LocalTree) -> BTreeSet<Fingerprint> {
         let mut versions = [&self.versions, coming].concat();
-        let names = Before::read(&tree.root).unwrap_or_default();
-        tree.name(&mut versions, &names);
+        tree.name(&mut versions, &self.before);
         let rules = Retention::newest(keep);
         let dropped = dropped(Some(&rules), &group(&versions), |_| false, Timestamp::UNIX_EPOCH);
         dropped.into_keys().collect()
@@ -152,7 +179,8 @@ impl LocalTree {
     pub(super) fn inventory(&mut self) -> Result<Inventory> {
         let Scan { versions, files, .. } = self.scan(false)?;
         self.state.files = files;
-        let mut inventory = Inventory::default();
+        let before = Before::read(&self.root)?;
+        let mut inventory = Inventory { before, ..Inventory::default() };
         versions.into_iter().for_each(|version| inventory.add(version));
         Ok(inventory)
     }
@@ -188,9 +216,11 @@ impl LocalTree {
         for version in coming {
             let mut images = version.images.iter().map(|image| &image.fingerprint);
             // Without a rule only what was removed by one stays away.
-            let counts = |image| source.keep.is_some() || self.state.removed.contains(image);
+            let was_here = |image| self.state.old.get(image).is_some_and(|old| old.was_here);
+            let counts = |image| source.keep.is_some() || was_here(image);
             if images.all(|image| outdated.contains(image) && counts(image)) {
                 report.older += version.images.len();
+                self.note_old(&version);
             } else {
                 jobs.push(self.job(version, &jobs));
             }
@@ -219,6 +249,19 @@ impl LocalTree {
             }
         }
         Ok(report)
+    }
+
+    /// Notes images that are left where they are.
+    fn note_old(&mut self, version: &Version) {
+        for image in &version.images {
+            let entry = self.state.old.entry(image.fingerprint);
+            entry.or_insert_with(|| Old {
+                product: version.coordinates.product(),
+                serial: version.coordinates.serial.clone(),
+                kind: image.kind,
+                was_here: false,
+            });
+        }
     }
 
     /// Finds a place that nothing else has.

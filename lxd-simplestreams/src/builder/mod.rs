@@ -164,7 +164,7 @@ impl LocalTree {
         }
         self.name(&mut versions, &before);
         let gone = self.dropped(options, &versions, now);
-        self.settle(&mut versions, &deltas, &gone, now, &mut report);
+        self.settle(&mut versions, &deltas, &gone, &before, now, &mut report);
         let mut products = group(&versions);
         report.count(&products);
         if products.is_empty() && before.products > 0 && !options.force {
@@ -181,6 +181,7 @@ impl LocalTree {
             // What left the catalog long ago: its space may be needed for what comes.
             let removed = self.remove_expired(options.grace, now, &in_use, &mut report.broken);
             report.removed = removed;
+            let _ = self.state.store(&self.root);
         }
         let work = deltas::Work {
             root: &self.root,
@@ -247,7 +248,7 @@ impl LocalTree {
     fn name(&self, versions: &mut [Version], before: &Before) {
         let withdrawn = self.state.withdrawals.iter();
         let mut names: BTreeMap<_, &str> = withdrawn
-            .flat_map(|one| one.images.iter().map(|image| (*image, one.serial.as_str())))
+            .flat_map(|one| one.images.keys().map(|image| (*image, one.serial.as_str())))
             .collect();
         names.extend(before.names.iter().map(|(image, name)| (*image, name.as_str())));
         naming::assign(versions, |image| names.get(image).copied(), &self.state.files);

@@ -45,11 +45,18 @@ impl LocalTree {
         tree.borrow_names(name, &images);
         let gone = tree.gone(name, &images, &inventory);
         let mut report = TakenReport { gone, ..TakenReport::default() };
-        let missing = |image: &&Image| !inventory.has(&image.fingerprint);
+        let missing = |image: &&Image| {
+            let image = &image.fingerprint;
+            !inventory.has(image) && !inventory.knows_as_old(image, keep, &tree.state)
+        };
         request.progress.set_total(images.iter().filter(missing).map(|image| image.size).sum());
         for image in &images {
             if inventory.has(&image.fingerprint) {
                 report.present += 1;
+                continue;
+            }
+            if inventory.knows_as_old(&image.fingerprint, keep, &tree.state) {
+                report.older += 1;
                 continue;
             }
             let directory = incoming(&tree.root).join(image.fingerprint.to_string());

@@ -13,7 +13,7 @@ use super::disk;
 use super::error::{Broken, Result, TreeError};
 use super::place::IMAGES;
 use super::scan::base_name;
-use super::state::Withdrawal;
+use super::state::{Old, Withdrawal};
 use super::sums::{self, SHA256SUMS};
 use super::withdraw::Removal;
 use crate::path::TreePath;
@@ -69,8 +69,12 @@ impl LocalTree {
                     continue;
                 }
             }
-            self.state.removed.extend(&one.images);
-            if !one.images.is_disjoint(&in_use.doubles) {
+            for (image, kind) in &one.images {
+                let (product, serial) = (one.product.clone(), one.serial.clone());
+                let old = Old { product, serial, kind: *kind, was_here: true };
+                self.state.old.insert(*image, old);
+            }
+            if one.images.keys().any(|image| in_use.doubles.contains(image)) {
                 left.push(one);
             }
         }

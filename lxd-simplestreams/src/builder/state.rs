@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::InstanceType;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digests, Stamp};
@@ -36,10 +37,9 @@ pub(super) struct State {
     pub(super) deltas: BTreeMap<String, Tried>,
     #[serde(default)]
     pub(super) withdrawals: Vec<Withdrawal>,
-    /// Images whose files were removed because no rule kept them: they do not come again by
-    /// themselves.
+    /// Images that did not stay, or would not have: they do not come again by themselves.
     #[serde(default)]
-    pub(super) removed: BTreeSet<Fingerprint>,
+    pub(super) old: BTreeMap<Fingerprint, Old>,
     /// Which server an image was fetched from.
     #[serde(default)]
     pub(super) origins: BTreeMap<Fingerprint, String>,
@@ -73,6 +73,16 @@ pub(super) enum Tried {
     Useless(String),
 }
 
+/// An image that is older than what stays: what it is, so that nobody has to fetch it to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Old {
+    pub(super) product: String,
+    pub(super) serial: String,
+    pub(super) kind: InstanceType,
+    /// Whether it was here and was removed; else it was left where it is.
+    pub(super) was_here: bool,
+}
+
 /// A version, or a delta, that is in no catalog any more and whose files will be removed.
 ///
 /// It is known by its images, not by its place: whatever comes to lie there later is something
@@ -85,8 +95,9 @@ pub(super) struct Withdrawal {
     pub(super) reason: String,
     /// The name of the version, which it has again when it comes back.
     pub(super) serial: String,
+    pub(super) product: String,
     /// None of a delta.
-    pub(super) images: BTreeSet<Fingerprint>,
+    pub(super) images: BTreeMap<Fingerprint, InstanceType>,
     /// What goes, by its path; only while it is the same file.
     pub(super) files: BTreeMap<String, Stamp>,
 }
@@ -150,13 +161,13 @@ impl State {
     /// The withdrawal that a version with these images belongs to, by its number.
     pub(super) fn withdrawal_of(&self, images: &[PublishedImage]) -> Option<usize> {
         self.withdrawals.iter().position(|withdrawal| {
-            images.iter().all(|image| withdrawal.images.contains(&image.fingerprint))
+            images.iter().all(|image| withdrawal.images.contains_key(&image.fingerprint))
         })
     }
 
     /// Whether an image has left the catalog.
     pub(super) fn is_out(&self, fingerprint: &Fingerprint) -> bool {
-        self.withdrawals.iter().any(|withdrawal| withdrawal.images.contains(fingerprint))
+        self.withdrawals.iter().any(|withdrawal| withdrawal.images.contains_key(fingerprint))
     }
 
     /// Notes what came of deltas, and forgets those of files that are gone.

@@ -7,6 +7,7 @@ use lxd_proto::fingerprint::Fingerprint;
 use serde::Serialize;
 
 use super::LocalTree;
+use super::before::Before;
 use super::deltas::parse_name;
 use super::digest::Stamp;
 use super::report::BuildReport;
@@ -30,6 +31,7 @@ impl LocalTree {
         versions: &mut Vec<Version>,
         deltas: &[DeltaFile],
         gone: &BTreeMap<Fingerprint, String>,
+        before: &Before,
         now: Timestamp,
         report: &mut BuildReport,
     ) {
@@ -49,7 +51,12 @@ impl LocalTree {
             let files = self.files_of(&version, deltas);
             if let Some(known) = known {
                 // What was touched since is still what was withdrawn, by its hash.
-                self.state.withdrawals[known].files.extend(files);
+                let withdrawal = &mut self.state.withdrawals[known];
+                withdrawal.files.extend(files);
+                if withdrawal.files.keys().any(|path| before.paths.contains(path)) {
+                    // Somebody has put back an older catalog, whose readers know of it.
+                    withdrawal.since = now;
+                }
                 continue;
             }
             let path = match version.files.first() {
@@ -62,12 +69,13 @@ impl LocalTree {
                 since: now,
                 reason: reason.clone(),
                 serial: version.coordinates.serial.clone(),
-                images: version.images.iter().map(|image| image.fingerprint).collect(),
+                product: version.coordinates.product(),
+                images: version.images.iter().map(|it| (it.fingerprint, it.kind)).collect(),
                 files,
             });
         }
         for image in versions.iter().flat_map(|version| &version.images) {
-            self.state.removed.remove(&image.fingerprint);
+            self.state.old.remove(&image.fingerprint);
         }
         self.forget_withdrawals(versions);
     }
@@ -78,7 +86,7 @@ impl LocalTree {
         let images: BTreeSet<Fingerprint> = images.map(|image| image.fingerprint).collect();
         let root = &self.root;
         self.state.withdrawals.retain(|withdrawal| {
-            withdrawal.images.is_disjoint(&images)
+            !withdrawal.images.keys().any(|image| images.contains(image))
                 && withdrawal.current_files(root).next().is_some()
         });
     }
@@ -122,7 +130,8 @@ impl LocalTree {
                 since: now,
                 reason,
                 serial: String::new(),
-                images: BTreeSet::new(),
+                product: String::new(),
+                images: BTreeMap::new(),
                 files: BTreeMap::from([(path.clone(), stamp)]),
             });
         }

@@ -138,6 +138,22 @@ async fn only_what_stays_comes() {
     let report = fetched(&home, &server, Some(1)).await;
     assert_eq!((report.taken.len(), report.older), (1, 2));
     assert_eq!(report.taken[0].serial, "20260103");
+    // What is known to be too old is not even fetched.
+    let report = fetched(&home, &server, Some(1)).await;
+    assert_eq!((report.taken.len(), report.older), (0, 2));
+    assert_eq!(*server.downloads.lock().unwrap(), 3);
+    let report = fetched(&home, &server, Some(2)).await;
+    assert_eq!((report.taken.len(), report.older), (1, 1));
+    // Nor is what has been removed.
+    change::prune(&home, 1, 0, now());
+    let before = *server.downloads.lock().unwrap();
+    let report = fetched(&home, &server, Some(1)).await;
+    assert_eq!((report.taken.len(), report.older), (0, 2));
+    assert_eq!(*server.downloads.lock().unwrap(), before);
+    // Without a rule comes what never was here.
+    let report = fetched(&home, &server, None).await;
+    assert_eq!((report.taken.len(), report.older), (1, 1));
+    assert_eq!(report.taken[0].serial, "20260101");
 }
 
 #[tokio::test]

@@ -212,3 +212,28 @@ fn a_dry_run_leaves_no_trace() {
     let _lock = open().unwrap();
     assert!(matches!(look().unwrap_err(), TreeError::Locked(_)));
 }
+
+#[test]
+fn what_has_expired_goes_before_its_space_is_needed() {
+    let home = Home::new();
+    for serial in ["20260101", "20260102", "20260103"] {
+        version(&home, "alpine", serial);
+    }
+    home.build();
+    let old_catalog = fs::read(home.tree().join(CATALOG)).unwrap();
+    prune(&home, 2, 48, now());
+    // No document can be written.
+    let aside = home.tree().join("streams/v1/.images.json.tmp");
+    fs::create_dir(&aside).unwrap();
+    let options = BuildOptions { retention: Some(Retention::newest(1)), ..BuildOptions::default() };
+    home.open().build(&options, hours_later(1)).unwrap_err();
+    assert!(!home.tree().join(at("alpine", "20260101")).exists());
+    assert!(home.tree().join(at("alpine", "20260102")).is_dir());
+    fs::remove_dir(&aside).unwrap();
+    // While a catalog lists something its time has not begun.
+    let report = prune(&home, 1, 48, hours_later(100));
+    assert_eq!((report.removed.len(), report.changed), (0, true));
+    fs::write(home.tree().join(CATALOG), old_catalog).unwrap();
+    assert_eq!(prune(&home, 1, 48, hours_later(200)).removed, []);
+    assert_eq!(prune(&home, 1, 48, hours_later(248)).removed.len(), 1);
+}
