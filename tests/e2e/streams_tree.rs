@@ -204,6 +204,13 @@ fn the_public_images_of_a_daemon_become_a_tree() {
     daemon.cli("image alias rename my/one my/first").ok();
     daemon.cli(&build).ok().says("Published");
     place.serve();
+    // What is deleted there stays here until somebody takes it out.
+    daemon.cli("image delete my/two").ok();
+    let two = tree.join("images/two");
+    daemon.cli(&build).ok().says("Still published: images/two/1/").says("remove its directory");
+    assert!(two.is_dir());
+    std::fs::remove_dir_all(two).unwrap();
+    daemon.cli(&build).ok().says("Published: 1 product").says_not("Still published");
     // Without the daemon the names stay.
     std::fs::remove_dir_all(tree.join("streams")).unwrap();
     place.cli("streams build tree").ok();

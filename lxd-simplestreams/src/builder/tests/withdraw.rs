@@ -237,3 +237,28 @@ fn what_has_expired_goes_before_its_space_is_needed() {
     assert_eq!(prune(&home, 1, 48, hours_later(200)).removed, []);
     assert_eq!(prune(&home, 1, 48, hours_later(248)).removed.len(), 1);
 }
+
+#[test]
+fn a_second_copy_of_a_withdrawn_image_stays_withdrawn() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    for directory in ["tree/images/a", "tree/images/b"] {
+        home.image(directory, &sample("alpine", "20260101"));
+    }
+    let new = home.image("tree/images/c", &sample("alpine", "20260102"));
+    assert_eq!(home.build().doubles.len(), 1);
+    assert_eq!(paths(&prune(&home, 1, 48, now()).withdrawn), ["images/a"]);
+    // What only looks changed is still what was withdrawn.
+    let root = home.tree().join("images/a/root.tar.xz");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(!home.build().changed);
+    for left in [["images/b"].as_slice(), &[]] {
+        let report = prune(&home, 1, 0, hours_later(48));
+        assert_eq!((report.removed.len(), report.changed), (1, false), "{report:?}");
+        let there = |path: &&&str| home.tree().join(path).exists();
+        assert_eq!(["images/a", "images/b"].iter().filter(there).count(), left.len());
+        assert_eq!(home.listed().into_keys().collect::<Vec<_>>(), [new]);
+    }
+    assert_eq!(home.verify().faults, []);
+    assert!(!home.build().changed);
+}
