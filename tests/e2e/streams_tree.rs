@@ -204,6 +204,13 @@ fn the_public_images_of_a_daemon_become_a_tree() {
     daemon.cli("image alias rename my/one my/first").ok();
     daemon.cli(&build).ok().says("Published");
     place.serve();
+    // What is deleted there stays here until somebody takes it out.
+    daemon.cli("image delete my/two").ok();
+    let two = tree.join("images/two");
+    daemon.cli(&build).ok().says("Still published: images/two/1/").says("remove its directory");
+    assert!(two.is_dir());
+    std::fs::remove_dir_all(two).unwrap();
+    daemon.cli(&build).ok().says("Published: 1 product").says_not("Still published");
     // Without the daemon the names stay.
     std::fs::remove_dir_all(tree.join("streams")).unwrap();
     place.cli("streams build tree").ok();
@@ -275,6 +282,14 @@ fn mistakes_are_told() {
         place.cli(line).fails().complains("nowhere is no directory");
     }
     assert!(!place.path().join("nowhere").exists());
+    let empty = place.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for line in ["streams prune empty", "streams prune empty --dry-run"] {
+        place.cli(line).fails().complains("empty is no simplestreams tree");
+    }
+    let done = place.cli("streams build empty --deltas").env("PATH", "/nonexistent").fails();
+    done.complains("install the package xdelta3");
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
     let done = place.cli("streams build tree --from nowhere").fails();
     done.complains("nowhere is no directory").complains("with its colon, from a remote");
     place.cli("streams build tree --from nobody:").fails().complains("doesn't exist");
@@ -293,6 +308,13 @@ fn mistakes_are_told() {
         place.cli(line).fails().complains("another program is at work on the tree tree");
     }
     drop(lock);
+
+    std::fs::rename(place.tree().join("images"), place.path().join("away")).unwrap();
+    for line in ["streams build tree", "streams prune tree"] {
+        place.cli(line).fails().complains("it lists products (1)").complains("--force");
+    }
+    std::fs::rename(place.path().join("away"), place.tree().join("images")).unwrap();
+    place.cli("streams build tree").ok().says("Nothing has changed: 1 product");
 
     let root = place.tree().join("images/tiny/1/amd64/default/20260101_1300/rootfs.squashfs");
     std::fs::write(&root, "short").unwrap();

@@ -1,7 +1,7 @@
 //! Deltas between the versions of a product: which there should be, which there are, and that
 //! each makes what it should before it is told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -39,6 +39,14 @@ pub enum Deltas {
 }
 
 impl Deltas {
+    /// Whether they can be made here.
+    ///
+    /// # Errors
+    /// [`TreeError::NoXdelta`] when the program is missing that makes them.
+    pub fn check_program(self) -> Result<()> {
+        if self == Self::Existing { Ok(()) } else { Program::find().map(drop) }
+    }
+
     fn wants(self, kind: RootKind) -> bool {
         match kind {
             RootKind::Squashfs => self != Self::Existing,
@@ -99,6 +107,8 @@ pub(super) struct Done {
     pub(super) tried: BTreeMap<String, Tried>,
     /// Files that were made.
     pub(super) new: Vec<PublishedFile>,
+    /// Files that lead from one published version to another, whatever came of them.
+    pub(super) used: BTreeSet<String>,
 }
 
 /// The name of a delta from the version `base`.
@@ -123,9 +133,9 @@ pub(super) fn parse_name(name: &str) -> Option<(RootKind, &str)> {
     Some((kind, base))
 }
 
-/// A serial as it stands in the name of a file.
+/// A serial as it stands in the name of a file; web servers differ in what a plus is in a URL.
 pub(super) fn in_name(serial: &str) -> String {
-    serial.replace(':', "")
+    serial.replace(':', "").replace('+', ".")
 }
 
 impl Work<'_> {
@@ -133,6 +143,7 @@ impl Work<'_> {
     pub(super) fn run(&self, products: &Products) -> Result<Done> {
         let jobs = self.list(products);
         let mut done = Done::default();
+        done.used.extend(jobs.iter().map(|job| job.path.clone()));
         let mut program = None;
         let remembers = |job: &Job| self.remembered(job).is_some();
         if !jobs.iter().all(remembers) {

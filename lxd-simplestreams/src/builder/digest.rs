@@ -40,6 +40,11 @@ impl Stamp {
         })
     }
 
+    /// When its bytes were written.
+    pub(super) const fn modified(&self) -> i128 {
+        self.modified
+    }
+
     /// Bytes of the file.
     pub(super) const fn size(&self) -> u64 {
         self.size

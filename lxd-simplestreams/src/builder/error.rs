@@ -29,6 +29,24 @@ pub enum TreeError {
     /// There is no such tree.
     #[error("{} is no directory", .0.display())]
     NoDirectory(PathBuf),
+    /// Nothing was ever published there.
+    #[error(
+        "{} is no simplestreams tree: it has no {}; streams build makes one of it",
+        .0.display(), crate::publish::INDEX
+    )]
+    NoTree(PathBuf),
+    /// Others have made what is published there.
+    #[error(
+        "the tree {} was not made by streams build alone: its documents name {what}, which would be \
+         lost; choose another directory, or have streams build --force replace them",
+        root.display()
+    )]
+    Foreign {
+        /// Which tree.
+        root: PathBuf,
+        /// What would be lost.
+        what: String,
+    },
     /// The program that makes and applies deltas is missing.
     #[error(
         "deltas are made and checked by the program xdelta3, which is not installed; install the \

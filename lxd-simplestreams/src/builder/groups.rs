@@ -73,8 +73,8 @@ pub(super) struct Grouped {
     pub(super) groups: Vec<Group>,
     /// Files that belong to an image of which the rest is missing, with the reason.
     pub(super) incomplete: Vec<(String, String)>,
-    /// Metadata for the same files as the one that was taken.
-    pub(super) spare: Vec<String>,
+    /// Metadata for the same files as the one that was taken, and that one.
+    pub(super) spare: Vec<(String, String)>,
 }
 
 /// Puts the files of one directory together: a metadata file with the roots of the same name, or,
@@ -109,7 +109,7 @@ pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
         } else {
             roots.remove(&key).unwrap_or_default()
         };
-        grouped.spare.extend(candidates.map(|(name, _)| name));
+        grouped.spare.extend(candidates.map(|(spare, _)| (spare, name.clone())));
         grouped.add_split(name, says, found, key.parse().ok());
     }
     for (_, name) in roots.into_values().flatten() {
@@ -208,7 +208,7 @@ mod tests {
             told.push(format!("{}{roots}{claims}", group.metadata));
         }
         told.extend(grouped.incomplete.iter().map(|(name, _)| format!("!{name}")));
-        told.extend(grouped.spare.iter().map(|name| format!("({name})")));
+        told.extend(grouped.spare.iter().map(|(name, _)| format!("({name})")));
         told.join(" ")
     }
 

@@ -6,20 +6,24 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Properties;
 use serde::Serialize;
 
 use super::LocalTree;
+use super::before::Before;
 use super::digest::{Digests, Stamp};
 use super::disk;
 use super::error::{Broken, Result, TreeError};
+use super::naming::group;
 use super::parallel;
 use super::place::Coordinates;
 use super::recognize::{Content, Kind};
 use super::report::TakenReport;
+use super::retention::{Retention, dropped};
 use super::scan::{Scan, Scanning, Version, join};
-use super::state::{Known, STATE, State};
+use super::state::{Known, Old, STATE, State};
 use super::sums::{self, SHA256SUMS, Sums};
 use crate::publish::{PublishedFile, PublishedImage, metadata_name, root_name};
 
@@ -50,33 +54,63 @@ pub struct Taken {
 /// What a tree has.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
-    images: BTreeSet<Fingerprint>,
-    serials: BTreeMap<String, BTreeSet<String>>,
+    /// By their images.
+    images: BTreeMap<Fingerprint, String>,
+    versions: Vec<Version>,
+    before: Before,
 }
 
 impl Inventory {
     pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
-        self.images.contains(fingerprint)
+        self.images.contains_key(fingerprint)
     }
 
-    fn add(&mut self, version: &Version) {
-        self.images.extend(version.images.iter().map(|image| image.fingerprint));
-        self.expect(&version.coordinates);
+    /// Images with the directories that they are in.
+    pub(super) fn images(&self) -> impl Iterator<Item = (&Fingerprint, &str)> {
+        self.images.iter().map(|(image, directory)| (image, directory.as_str()))
     }
 
-    /// Counts a version that may come.
-    fn expect(&mut self, coordinates: &Coordinates) {
-        let serials = self.serials.entry(coordinates.product()).or_default();
-        serials.insert(coordinates.serial.clone());
+    fn add(&mut self, version: Version) {
+        let images = version.images.iter();
+        self.images.extend(images.map(|image| (image.fingerprint, version.directory.clone())));
+        self.versions.push(version);
     }
 
-    /// Whether `keep` newer versions are there, or will be.
-    fn is_outdated(&self, coordinates: &Coordinates, keep: Option<usize>) -> bool {
-        let Some(keep) = keep else { return false };
-        let serials = self.serials.get(&coordinates.product());
-        let newer = serials
-            .map_or(0, |all| all.iter().filter(|serial| **serial > coordinates.serial).count());
-        newer >= keep.max(1)
+    /// Whether an image is known to be older than the newest `keep` of its product. When in doubt
+    /// it is not: then it has to come to be judged.
+    pub(super) fn knows_as_old(
+        &self,
+        image: &Fingerprint,
+        keep: Option<usize>,
+        state: &State,
+    ) -> bool {
+        let Some(old) = state.old.get(image).filter(|old| keep.is_some() || old.was_here) else {
+            return false;
+        };
+        let of_product =
+            || self.versions.iter().filter(|it| it.coordinates.product() == old.product);
+        let newest = of_product().map(|version| &version.coordinates.serial).max();
+        // An older one with a name of its own is a product of its own.
+        let counts = |version: &&Version| {
+            let usual = version.coordinates.aliases();
+            let mut names = version.images.iter().flat_map(|image| &image.aliases);
+            version.coordinates.serial > old.serial
+                && version.images.iter().any(|image| image.kind == old.kind)
+                && (newest == Some(&version.coordinates.serial)
+                    || names.all(|name| usual.contains(name)))
+        };
+        let has_name = state.aliases_of(image).next().is_some();
+        !has_name && of_product().filter(counts).count() >= keep.unwrap_or(1).max(1)
+    }
+
+    /// Those images of `coming` that would leave the tree again, if the newest `keep` versions of
+    /// each product stay.
+    fn outdated(&self, coming: &[Version], keep: usize, tree: &LocalTree) -> BTreeSet<Fingerprint> {
+        let mut versions = [&self.versions, coming].concat();
+        tree.name(&mut versions, &self.before);
+        let rules = Retention::newest(keep);
+        let dropped = dropped(Some(&rules), &group(&versions), |_| false, Timestamp::UNIX_EPOCH);
+        dropped.into_keys().collect()
     }
 }
 
@@ -119,7 +153,8 @@ pub(super) struct Source<'a> {
 
 impl LocalTree {
     /// Takes every image below `directory` that the tree does not have. With `keep` those stay
-    /// away that have so many newer versions.
+    /// away that have so many newer versions; without it what such a rule has removed before,
+    /// unless it is the newest of its product.
     ///
     /// # Errors
     /// When the tree or the directory cannot be read at all.
@@ -142,10 +177,11 @@ impl LocalTree {
 
     /// What is there, also what has been withdrawn: it does not come back by itself.
     pub(super) fn inventory(&mut self) -> Result<Inventory> {
-        let Scan { versions, files, .. } = self.scan(false, true)?;
+        let Scan { versions, files, .. } = self.scan(false)?;
         self.state.files = files;
-        let mut inventory = Inventory::default();
-        versions.iter().for_each(|version| inventory.add(version));
+        let before = Before::read(&self.root)?;
+        let mut inventory = Inventory { before, ..Inventory::default() };
+        versions.into_iter().for_each(|version| inventory.add(version));
         Ok(inventory)
     }
 
@@ -156,32 +192,35 @@ impl LocalTree {
     ) -> Result<TakenReport> {
         let above =
             fs::canonicalize(source.directory).map_err(TreeError::io("read", source.directory))?;
-        let (state, progress) = (State::default(), &self.progress);
+        // Names of images count: one that is the newest of its name stays.
+        let state = self.state.names();
+        let progress = &self.progress;
         let (root, jobs, hints) = (source.directory, self.jobs, source.hints);
-        let scanning = Scanning {
-            root,
-            state: &state,
-            jobs,
-            progress,
-            writes: false,
-            with_withdrawn: true,
-            above: &above,
-            hints,
-        };
+        let scanning =
+            Scanning { root, state: &state, jobs, progress, writes: false, above: &above, hints };
         let Scan { versions, broken, files, .. } = scanning.scan("")?;
         let mut report = TakenReport::default();
         let shown = |path: &str| join(source.shown.trim_end_matches('/'), path);
         report.broken =
             broken.into_iter().map(|one| Broken { path: shown(&one.path), ..one }).collect();
-        let (versions, present): (Vec<_>, Vec<_>) = versions
-            .into_iter()
-            .partition(|version| version.images.iter().any(|i| !inventory.has(&i.fingerprint)));
-        report.present = present.iter().map(|version| version.images.len()).sum();
-        versions.iter().for_each(|version| inventory.expect(&version.coordinates));
+        let mut coming = Vec::new();
+        for mut version in versions {
+            let all = version.images.len();
+            // Of a build that has got a file more only that one comes.
+            version.images.retain(|image| !inventory.has(&image.fingerprint));
+            report.present += all - version.images.len();
+            coming.extend((!version.images.is_empty()).then_some(version));
+        }
+        let outdated = inventory.outdated(&coming, source.keep.unwrap_or(1), self);
         let mut jobs = Vec::new();
-        for version in versions {
-            if inventory.is_outdated(&version.coordinates, source.keep) {
+        for version in coming {
+            let mut images = version.images.iter().map(|image| &image.fingerprint);
+            // Without a rule only what was removed by one stays away.
+            let was_here = |image| self.state.old.get(image).is_some_and(|old| old.was_here);
+            let counts = |image| source.keep.is_some() || was_here(image);
+            if images.all(|image| outdated.contains(image) && counts(image)) {
                 report.older += version.images.len();
+                self.note_old(&version);
             } else {
                 jobs.push(self.job(version, &jobs));
             }
@@ -197,18 +236,32 @@ impl LocalTree {
             match outcome {
                 Ok(known) => {
                     self.state.files.extend(known);
-                    inventory.add(&job.version);
                     report.taken.push(Taken {
                         product: job.coordinates.product(),
                         serial: job.coordinates.serial.clone(),
-                        path: job.directory,
+                        path: job.directory.clone(),
                         from,
                     });
+                    let Job { version, coordinates, directory, .. } = job;
+                    inventory.add(Version { directory, coordinates, ..version });
                 }
                 Err(error) => report.broken.push(Broken::new(from, error)),
             }
         }
         Ok(report)
+    }
+
+    /// Notes images that are left where they are.
+    fn note_old(&mut self, version: &Version) {
+        for image in &version.images {
+            let entry = self.state.old.entry(image.fingerprint);
+            entry.or_insert_with(|| Old {
+                product: version.coordinates.product(),
+                serial: version.coordinates.serial.clone(),
+                kind: image.kind,
+                was_here: false,
+            });
+        }
     }
 
     /// Finds a place that nothing else has.

@@ -5,6 +5,7 @@
 //! sees the old tree or the new one, and one program at a time makes changes. What is wrong with
 //! one image never keeps the others.
 
+mod before;
 mod deltas;
 mod digest;
 pub(crate) mod disk;
@@ -12,10 +13,13 @@ mod documents;
 mod error;
 mod groups;
 mod intake;
+mod lock;
+mod naming;
 mod parallel;
 mod place;
 mod recognize;
 mod remote;
+mod removal;
 mod report;
 mod retention;
 mod scan;
@@ -28,17 +32,22 @@ mod verify;
 mod withdraw;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::remote::Progress;
 
-use crate::publish::{Products, PublishedImage};
+use crate::publish::{CATALOG, INDEX};
 use crate::sign_tree;
 use crate::signed::Signer;
-use scan::{Scan, Scanning, Version};
+use before::Before;
+use lock::Lock;
+use naming::group;
+use removal::InUse;
+use scan::{Scan, Scanning, Version, join};
 use state::State;
 
 pub use deltas::{DeltaReport, Deltas};
@@ -48,6 +57,7 @@ pub use parallel::default_jobs;
 pub use place::IMAGES;
 pub use report::{BuildReport, TakenReport};
 pub use retention::{GRACE, KEEP, Retention};
+pub use scan::Double;
 pub use state::STATE;
 pub use verify::{Fault, FaultKind, VerifyReport, verify};
 pub use withdraw::Removal;
@@ -59,7 +69,7 @@ pub const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct LocalTree {
     root: PathBuf,
-    lock: File,
+    _lock: Option<Lock>,
     state: State,
     jobs: NonZeroUsize,
     progress: Progress,
@@ -77,11 +87,13 @@ pub struct BuildOptions {
     pub grace: SignedDuration,
     /// Only tells what would be done.
     pub dry_run: bool,
+    /// Replaces documents that others made, and lists nothing where something was listed.
+    pub force: bool,
 }
 
 impl LocalTree {
     /// Opens the tree at `root` with at most `jobs` threads; `progress` counts bytes that are
-    /// hashed. With `create` a directory that is missing is made.
+    /// hashed. With `create` a directory is made a tree, and made if it is missing.
     ///
     /// # Errors
     /// [`TreeError::Locked`] at once when another program works on it.
@@ -89,21 +101,22 @@ impl LocalTree {
         if create && !root.exists() {
             disk::create_directories(root)?;
         }
-        if !root.is_dir() {
-            return Err(TreeError::NoDirectory(root.to_owned()));
-        }
-        let path = root.join(LOCK);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let lock = options.open(&path).map_err(TreeError::io("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(TreeError::Locked(root.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(TreeError::io("lock", &path)(error)),
-        }
+        must_be_tree(root, create)?;
+        let lock = Some(lock::exclusive(root)?);
         let state = State::load(root)?;
         intake::clear(root)?;
-        Ok(Self { root: root.to_owned(), lock, state, jobs, progress, signer: None })
+        Ok(Self { root: root.to_owned(), _lock: lock, state, jobs, progress, signer: None })
+    }
+
+    /// Opens the tree at `root` for dry runs: nothing is changed, not even for a lock.
+    ///
+    /// # Errors
+    /// As [`LocalTree::open`].
+    pub fn open_unchanged(root: &Path, jobs: NonZeroUsize, progress: Progress) -> Result<Self> {
+        must_be_tree(root, false)?;
+        let lock = lock::shared(root)?;
+        let state = State::load(root)?;
+        Ok(Self { root: root.to_owned(), _lock: lock, state, jobs, progress, signer: None })
     }
 
     /// The same tree, whose documents are signed whenever they are published.
@@ -126,27 +139,49 @@ impl LocalTree {
 
     /// Publishes what lies in the tree.
     ///
-    /// What was withdrawn and waits for its removal is not published again. A tree that says the
-    /// same as before is left as it is, to the byte.
+    /// What was withdrawn stays so, unless the rules of `options` keep it now or nothing else of
+    /// its product is left. A tree that says the same as before is left as it is, to the byte.
     ///
     /// # Errors
     /// What keeps the whole tree from being published; what keeps one image is in the report.
     pub fn build(&mut self, options: &BuildOptions, now: Timestamp) -> Result<BuildReport> {
-        let mut report = BuildReport::default();
-        let scan = self.scan(!options.dry_run, false)?;
-        report.read(&scan);
-        let Scan { mut versions, deltas, broken, files, .. } = scan;
-        report.broken.extend(broken);
-        self.state.replace_files(files);
-        if !options.dry_run {
-            // Whatever happens now, nothing is hashed twice.
-            self.state.store(&self.root)?;
+        let before = Before::read(&self.root)?;
+        if !options.force {
+            before.must_be_ours(&self.root)?;
         }
+        let mut report = BuildReport::default();
+        let scan = self.scan(!options.dry_run)?;
+        report.read(&scan);
+        let Scan { mut versions, deltas, doubles, mut broken, files, .. } = scan;
+        self.state.files = files;
+        broken.retain(|one| !self.is_leftover(&one.path));
+        report.broken = broken;
+        report.doubles = doubles;
+        if !options.dry_run && !versions.is_empty() {
+            // Whatever happens now, nothing is hashed twice. Where there is no space for this some
+            // may come to be free below.
+            let _ = self.state.store(&self.root);
+        }
+        self.name(&mut versions, &before);
+        let gone = self.dropped(options, &versions, now);
+        self.settle(&mut versions, &deltas, &gone, &before, now, &mut report);
         let mut products = group(&versions);
-        if let Some(retention) = &options.retention {
-            let dropped = retention.dropped(&products, now);
-            self.withdraw(&mut versions, &deltas, &products, &dropped, now, &mut report);
-            products = group(&versions);
+        report.count(&products);
+        if products.is_empty() && before.products > 0 && !options.force {
+            report.broken.push(would_be_empty(before.products));
+            report.broken.sort();
+            return Ok(report);
+        }
+        let mut in_use = InUse {
+            paths: paths(&versions).chain(before.paths).collect(),
+            doubles: report.doubles.iter().map(|double| double.fingerprint).collect(),
+        };
+        let removes = options.retention.is_some() && !options.dry_run;
+        if removes && !self.is_signature_old() {
+            // What left the catalog long ago: its space may be needed for what comes.
+            let removed = self.remove_expired(options.grace, now, &in_use, &mut report.broken);
+            report.removed = removed;
+            let _ = self.state.store(&self.root);
         }
         let work = deltas::Work {
             root: &self.root,
@@ -160,12 +195,12 @@ impl LocalTree {
         let mut done = work.run(&products)?;
         report.broken.append(&mut done.broken);
         report.deltas = done.reports;
+        self.settle_deltas(&versions, &deltas, &done.used, now, &mut report);
         for image in versions.iter_mut().flat_map(|version| &mut version.images) {
             image.deltas = done.deltas.remove(&image.fingerprint).unwrap_or_default();
         }
         self.state.remember_deltas(done.tried);
         products = group(&versions);
-        report.count(&products);
         if !options.dry_run {
             report.changed = documents::write(&self.root, &products, now)?;
             self.remember(&done.new)?;
@@ -174,30 +209,56 @@ impl LocalTree {
             }
         }
         report.is_signed = self.is_signed();
-        report.is_signature_old =
-            report.is_signed && !sign_tree::is_current(&self.root).unwrap_or(false);
         // What readers of an old signed catalog are told of has to be there.
+        report.is_signature_old = self.is_signature_old();
         if options.retention.is_some() && !report.is_signature_old {
-            report.removed = if options.dry_run {
+            in_use.paths = paths(&versions).chain(done.used).collect();
+            report.removed.extend(if options.dry_run {
                 self.expired(options.grace, now)
             } else {
-                self.remove_expired(options.grace, now, &mut report.broken)
-            };
-        }
-        if !options.dry_run {
-            self.state.store(&self.root)?;
+                self.remove_expired(options.grace, now, &in_use, &mut report.broken)
+            });
         }
         report.broken.sort();
-        intake::clear(&self.root)?;
+        if !options.dry_run {
+            self.state.store(&self.root)?;
+            intake::clear(&self.root)?;
+        }
         Ok(report)
     }
 
-    fn scan(&self, writes: bool, with_withdrawn: bool) -> Result<Scan> {
+    fn scan(&self, writes: bool) -> Result<Scan> {
         let Self { root, state, jobs, progress, .. } = self;
         let (above, hints) = (Path::new(""), &BTreeMap::new());
-        let scanning =
-            Scanning { root, state, jobs: *jobs, progress, writes, with_withdrawn, above, hints };
-        scanning.scan(IMAGES)
+        Scanning { root, state, jobs: *jobs, progress, writes, above, hints }.scan(IMAGES)
+    }
+
+    /// The images that are not to be published, each with the reason.
+    fn dropped(
+        &self,
+        options: &BuildOptions,
+        versions: &[Version],
+        now: Timestamp,
+    ) -> BTreeMap<Fingerprint, String> {
+        let is_out = |image: &_| self.state.is_out(image);
+        retention::dropped(options.retention.as_ref(), &group(versions), is_out, now)
+    }
+
+    /// Gives versions the names that they have, or had when they were withdrawn.
+    fn name(&self, versions: &mut [Version], before: &Before) {
+        let withdrawn = self.state.withdrawals.iter();
+        let mut names: BTreeMap<_, &str> = withdrawn
+            .flat_map(|one| one.images.keys().map(|image| (*image, one.serial.as_str())))
+            .collect();
+        names.extend(before.names.iter().map(|(image, name)| (*image, name.as_str())));
+        naming::assign(versions, |image| names.get(image).copied(), &self.state.files);
+    }
+
+    /// Whether a file is what is left of something that was withdrawn: that it is not whole any
+    /// more is nobody's trouble.
+    fn is_leftover(&self, path: &str) -> bool {
+        let mut withdrawals = self.state.withdrawals.iter();
+        withdrawals.any(|one| one.current_files(&self.root).any(|file| file == path))
     }
 
     /// Notes the hashes of files that we have just written.
@@ -217,38 +278,36 @@ impl LocalTree {
     fn is_signed(&self) -> bool {
         fs::symlink_metadata(self.root.join(crate::publish::SIGNED_INDEX)).is_ok()
     }
+
+    /// Whether there are signed documents that say something else than the others do.
+    fn is_signature_old(&self) -> bool {
+        self.is_signed() && !sign_tree::is_current(&self.root).unwrap_or(false)
+    }
 }
 
-impl Drop for LocalTree {
-    fn drop(&mut self) {
-        // Closing alone leaves the lock to a child that another thread is just starting.
-        let _ = self.lock.unlock();
-    }
+/// The files of versions.
+fn paths(versions: &[Version]) -> impl Iterator<Item = String> {
+    let path = |version: &Version, name: &String| join(&version.directory, name);
+    versions.iter().flat_map(move |it| it.files.iter().map(move |name| path(it, name)))
 }
 
-/// Products of what was found. An image with a name of its own that is not the newest of its
-/// product is a product of its own: the name leads to no other image.
-fn group(versions: &[Version]) -> Products {
-    let mut newest: BTreeMap<String, &str> = BTreeMap::new();
-    for version in versions {
-        let serial = version.coordinates.serial.as_str();
-        let entry = newest.entry(version.coordinates.product()).or_insert(serial);
-        *entry = (*entry).max(serial);
+/// Holds a directory against what a tree is.
+fn must_be_tree(root: &Path, may_become_one: bool) -> Result<()> {
+    if !root.is_dir() {
+        return Err(TreeError::NoDirectory(root.to_owned()));
     }
-    let mut images: Vec<PublishedImage> = Vec::new();
-    for version in versions {
-        let product = version.coordinates.product();
-        let is_newest = newest.get(&product) == Some(&version.coordinates.serial.as_str());
-        let usual = version.coordinates.aliases();
-        for image in &version.images {
-            let mut image = image.clone();
-            let own = image.aliases.iter().filter(|alias| !usual.contains(alias)).min().cloned();
-            if let (Some(own), false, Some(place)) = (own, is_newest, &mut image.place) {
-                place.product = format!("{product}:{own}");
-                image.aliases.retain(|alias| !usual.contains(alias));
-            }
-            images.push(image);
-        }
+    if !may_become_one && fs::symlink_metadata(root.join(INDEX)).is_err() {
+        return Err(TreeError::NoTree(root.to_owned()));
     }
-    Products::group(images)
+    Ok(())
+}
+
+/// A catalog that loses all at once: more likely the images are not where they should be.
+fn would_be_empty(products: usize) -> Broken {
+    let reason = format!(
+        "it lists products ({products}), and there is no image below {IMAGES}/ that could be \
+         published; it is left as it is: see whether {IMAGES}/ is there and mounted, or have \
+         streams build --force empty it"
+    );
+    Broken::new(CATALOG, reason)
 }

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use lxd_proto::arch::Architecture;
+use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Properties;
 use lxd_proto::metadata::Metadata;
 use lxd_proto::time;
+use sha2::{Digest, Sha256};
 
 use crate::publish::{self, Place, architecture_name};
 
@@ -107,18 +109,19 @@ impl Coordinates {
     }
 }
 
-/// A text as a name that a directory, a product and an alias can have; `None` for nothing.
+/// A text as a name that a directory, a product and an alias can have; `None` for nothing. A longer
+/// one is cut and told apart by a hash: what begins alike is not one product.
 fn word(text: &str) -> Option<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '~');
-    let word: String = text
-        .trim()
-        .to_lowercase()
-        .chars()
-        .map(|c| if plain(c) { c } else { '-' })
-        .take(LONGEST / 4)
-        .collect();
-    let word = word.trim_start_matches('.').trim_matches('-').to_owned();
-    (!word.is_empty()).then_some(word)
+    let word: String =
+        text.trim().to_lowercase().chars().map(|c| if plain(c) { c } else { '-' }).collect();
+    let word = word.trim_start_matches('.').trim_matches('-');
+    if word.len() <= LONGEST {
+        return (!word.is_empty()).then(|| word.to_owned());
+    }
+    let hash = Fingerprint::from_bytes(Sha256::digest(word).into()).short();
+    let end = word.floor_char_boundary(LONGEST - hash.len() - 1);
+    Some(format!("{}-{hash}", word[..end].trim_end_matches('-')))
 }
 
 #[cfg(test)]
@@ -165,6 +168,16 @@ mod tests {
             assert_eq!(found.directory(), directory);
             assert_eq!(found.aliases(), aliases);
         }
+    }
+
+    #[test]
+    fn long_names_stay_apart() {
+        let name = "noble-super-long-release-name";
+        assert_eq!(word(&format!("{name}-1")), Some(format!("{name}-1")));
+        let long = |end: &str| word(&format!("{}{end}", "ä-".repeat(60))).unwrap();
+        assert_ne!(long("1"), long("2"));
+        assert!(long("1").len() <= LONGEST);
+        assert_eq!(word(&long("1")), Some(long("1")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Images that come into a tree from another server: fetched, verified, and with their names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,10 @@ use tokio::io::AsyncWriteExt;
 use super::LocalTree;
 use super::disk;
 use super::error::{Broken, Result, TreeError};
-use super::intake::{Means, Source, incoming};
+use super::intake::{Inventory, Means, Source, incoming};
 use super::report::TakenReport;
 use super::state::Borrowed;
+use super::withdraw::Removal;
 use crate::publish::architecture_name;
 
 impl LocalTree {
@@ -40,12 +41,22 @@ impl LocalTree {
         images.sort_by_key(|image| std::cmp::Reverse((image.created_at, image.fingerprint)));
         let (mut tree, inventory) = self.elsewhere(Self::inventory).await?;
         let mut inventory = inventory?;
-        let mut report = TakenReport::default();
-        let missing = |image: &&Image| !inventory.has(&image.fingerprint);
+        // Before any comes: what has a name of its own is not an old version of another image.
+        tree.borrow_names(name, &images);
+        let gone = tree.gone(name, &images, &inventory);
+        let mut report = TakenReport { gone, ..TakenReport::default() };
+        let missing = |image: &&Image| {
+            let image = &image.fingerprint;
+            !inventory.has(image) && !inventory.knows_as_old(image, keep, &tree.state)
+        };
         request.progress.set_total(images.iter().filter(missing).map(|image| image.size).sum());
         for image in &images {
             if inventory.has(&image.fingerprint) {
                 report.present += 1;
+                continue;
+            }
+            if inventory.knows_as_old(&image.fingerprint, keep, &tree.state) {
+                report.older += 1;
                 continue;
             }
             let directory = incoming(&tree.root).join(image.fingerprint.to_string());
@@ -82,10 +93,29 @@ impl LocalTree {
             let taken;
             (tree, (taken, inventory)) = done;
             report.add(taken?);
+            if inventory.has(&image.fingerprint) {
+                tree.state.origins.insert(image.fingerprint, name.to_owned());
+            }
         }
-        tree.borrow_names(name, &images);
         let (tree, stored) = tree.elsewhere(|tree| tree.state.store(&tree.root)).await?;
         stored.map(|()| (tree, report))
+    }
+
+    /// Images of the tree that came from a server and are not among its public `images` any more.
+    fn gone(&mut self, source: &str, images: &[Image], inventory: &Inventory) -> Vec<Removal> {
+        self.state.origins.retain(|image, _| inventory.has(image));
+        let public: BTreeSet<&Fingerprint> =
+            images.iter().map(|image| &image.fingerprint).collect();
+        let is_gone = |image: &Fingerprint| {
+            let is_own = self.state.origins.get(image).is_some_and(|origin| origin == source);
+            is_own && !public.contains(image) && !self.state.is_out(image)
+        };
+        let gone = inventory.images().filter(|(image, _)| is_gone(image));
+        gone.map(|(image, directory)| Removal {
+            path: directory.to_owned(),
+            reason: format!("{source}: has no public image {image} any more"),
+        })
+        .collect()
     }
 
     /// Notes which names the images of a server have there now.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::deltas::DeltaReport;
 use super::error::Broken;
 use super::intake::Taken;
-use super::scan::Scan;
+use super::scan::{Double, Scan};
 use super::withdraw::Removal;
 use crate::publish::Products;
 
@@ -38,6 +38,12 @@ pub struct BuildReport {
     pub older: usize,
     /// Deltas: made, found, and given up.
     pub deltas: Vec<DeltaReport>,
+    /// Images that lie there more than once; each is published once.
+    pub doubles: Vec<Double>,
+    /// Images of a server that are there and that it does not publish any more.
+    pub gone: Vec<Removal>,
+    /// What had left the catalog and is in it again.
+    pub restored: Vec<Removal>,
     /// What left the catalog; its files stay for a while.
     pub withdrawn: Vec<Removal>,
     /// Files that were removed, or would be.
@@ -64,6 +70,7 @@ impl BuildReport {
         self.taken = taken.taken;
         self.present = taken.present;
         self.older = taken.older;
+        self.gone = taken.gone;
         self.broken.extend(taken.broken);
         self
     }
@@ -78,6 +85,8 @@ pub struct TakenReport {
     pub present: usize,
     /// Images that are older than what would stay.
     pub older: usize,
+    /// Images of the tree that came from there and are not there any more.
+    pub gone: Vec<Removal>,
     /// What could not be taken.
     pub broken: Vec<Broken>,
 }
@@ -88,6 +97,7 @@ impl TakenReport {
         self.taken.extend(other.taken);
         self.present += other.present;
         self.older += other.older;
+        self.gone.extend(other.gone);
         self.broken.extend(other.broken);
     }
 }

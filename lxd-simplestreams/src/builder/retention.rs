@@ -1,6 +1,10 @@
 //! Which versions of a tree stay.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::{SignedDuration, Timestamp};
+use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::InstanceType;
 
 use crate::convert::serial_date;
 use crate::publish::Products;
@@ -14,32 +18,16 @@ pub const KEEP: usize = 3;
 /// Rules that keep versions. One that any of them keeps stays, as does the newest of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// So many of each product, the newest.
+    /// So many of each product and kind (container, virtual machine), the newest.
     pub keep: Option<usize>,
     /// What is no older than so many days, by its serial.
     pub days: Option<u32>,
 }
 
-/// A version that no rule keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dropped {
-    pub(super) product: String,
-    pub(super) serial: String,
-    pub(super) reason: String,
-}
-
 impl Retention {
-    /// What goes.
-    pub(super) fn dropped(&self, products: &Products, now: Timestamp) -> Vec<Dropped> {
-        let mut dropped = Vec::new();
-        for (name, product) in products.products() {
-            for (at, (serial, _)) in product.versions().enumerate() {
-                let Some(reason) = self.reason(at, serial, now) else { continue };
-                let (product, serial) = (name.to_owned(), serial.to_owned());
-                dropped.push(Dropped { product, serial, reason });
-            }
-        }
-        dropped
+    /// The newest so many.
+    pub(super) const fn newest(keep: usize) -> Self {
+        Self { keep: Some(keep), days: None }
     }
 
     /// Why the version goes that has `newer` newer ones; `None` when it stays.
@@ -61,6 +49,47 @@ impl Retention {
         }
         Some(reason)
     }
+}
+
+/// The images that are not published, each with the reason; `is_out` tells those that are not now.
+///
+/// Containers and virtual machines are counted apart, since no client can use one for the other. A
+/// version goes as a whole, when no rule keeps any of its kinds. Without rules it all stays as it
+/// is, except that the newest comes back where nothing of its product is left.
+pub(super) fn dropped(
+    rules: Option<&Retention>,
+    products: &Products,
+    is_out: impl Fn(&Fingerprint) -> bool,
+    now: Timestamp,
+) -> BTreeMap<Fingerprint, String> {
+    let mut dropped = BTreeMap::new();
+    for (name, product) in products.products() {
+        let all = || product.versions().flat_map(|(_, images)| images);
+        let published = all().filter(|image| !is_out(&image.fingerprint)).map(|image| image.kind);
+        let published: BTreeSet<InstanceType> = published.collect();
+        let mut newer: BTreeMap<InstanceType, usize> = BTreeMap::new();
+        for (serial, images) in product.versions() {
+            let kinds: BTreeSet<InstanceType> = images.iter().map(|image| image.kind).collect();
+            let is_out = images.iter().all(|image| is_out(&image.fingerprint));
+            let reason = |kind: &InstanceType| {
+                let newer = newer.get(kind).copied().unwrap_or_default();
+                match rules {
+                    Some(rules) => rules.reason(newer, serial, now),
+                    None => (is_out && (newer > 0 || published.contains(kind)))
+                        .then(|| "it was withdrawn".to_owned()),
+                }
+            };
+            let reasons: Option<Vec<String>> = kinds.iter().map(reason).collect();
+            if let Some(reason) = reasons.and_then(|reasons| reasons.into_iter().next()) {
+                let reason = format!("{name} {serial}: {reason}");
+                dropped.extend(images.iter().map(|image| (image.fingerprint, reason.clone())));
+            }
+            for kind in kinds {
+                *newer.entry(kind).or_default() += 1;
+            }
+        }
+    }
+    dropped
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is remembered about a tree: hashes of files that have not changed, names that images
-//! brought along, deltas that were not worth it, and what has left the catalog but not the disk.
+//! brought along, deltas that were not worth it, what has left the catalog but not the disk, and
+//! what has left both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,12 +9,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::image::InstanceType;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digests, Stamp};
 use super::disk;
 use super::error::{Result, TreeError};
 use super::recognize::Kind;
+use crate::publish::PublishedImage;
 
 /// The directory of the state, in the tree. Its loss costs time, and names from elsewhere.
 pub const STATE: &str = ".lxd-streams";
@@ -32,9 +35,14 @@ pub(super) struct State {
     /// By the hashes of the older and the newer file.
     #[serde(default)]
     pub(super) deltas: BTreeMap<String, Tried>,
-    /// Files and directories, by their path.
     #[serde(default)]
-    pub(super) withdrawn: BTreeMap<String, Withdrawn>,
+    pub(super) withdrawals: Vec<Withdrawal>,
+    /// Images that did not stay, or would not have: they do not come again by themselves.
+    #[serde(default)]
+    pub(super) old: BTreeMap<Fingerprint, Old>,
+    /// Which server an image was fetched from.
+    #[serde(default)]
+    pub(super) origins: BTreeMap<Fingerprint, String>,
 }
 
 /// A file that was read once.
@@ -65,11 +73,44 @@ pub(super) enum Tried {
     Useless(String),
 }
 
-/// Something that is in no catalog any more and will be removed.
+/// An image that is older than what stays: what it is, so that nobody has to fetch it to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Withdrawn {
+pub(super) struct Old {
+    pub(super) product: String,
+    pub(super) serial: String,
+    pub(super) kind: InstanceType,
+    /// Whether it was here and was removed; else it was left where it is.
+    pub(super) was_here: bool,
+}
+
+/// A version, or a delta, that is in no catalog any more and whose files will be removed.
+///
+/// It is known by its images, not by its place: whatever comes to lie there later is something
+/// else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Withdrawal {
+    /// What it is called in reports: a directory or a file.
+    pub(super) path: String,
     pub(super) since: Timestamp,
     pub(super) reason: String,
+    /// The name of the version, which it has again when it comes back.
+    pub(super) serial: String,
+    pub(super) product: String,
+    /// None of a delta.
+    pub(super) images: BTreeMap<Fingerprint, InstanceType>,
+    /// What goes, by its path; only while it is the same file.
+    pub(super) files: BTreeMap<String, Stamp>,
+}
+
+impl Withdrawal {
+    /// Those of its files that are still there as they were.
+    pub(super) fn current_files(&self, root: &Path) -> impl Iterator<Item = &String> {
+        let is_same = |path: &str, stamp: Stamp| {
+            Stamp::of(&root.join(path)).is_ok_and(|current| current == stamp)
+        };
+        let files = self.files.iter().filter(move |(path, stamp)| is_same(path, **stamp));
+        files.map(|(path, _)| path)
+    }
 }
 
 impl State {
@@ -107,19 +148,26 @@ impl State {
         self.files.get(path).filter(|known| known.stamp == stamp)
     }
 
-    /// Whether something, or the directory it is in, has left the catalog.
-    pub(super) fn is_withdrawn(&self, path: &str) -> bool {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let mut above = ends.map(|end| &path[..end]);
-        !self.withdrawn.is_empty() && above.any(|path| self.withdrawn.contains_key(path))
+    /// Only which names images have.
+    pub(super) fn names(&self) -> Self {
+        Self { aliases: self.aliases.clone(), ..Self::default() }
     }
 
-    /// Notes what was read, and forgets what is gone; of what was withdrawn nothing was.
-    pub(super) fn replace_files(&mut self, files: BTreeMap<String, Known>) {
-        let before = std::mem::replace(&mut self.files, files);
-        let withdrawn = before.into_iter().filter(|(path, _)| self.is_withdrawn(path));
-        let withdrawn: Vec<_> = withdrawn.collect();
-        self.files.extend(withdrawn);
+    /// Whether a file has left the catalog.
+    pub(super) fn is_withdrawn(&self, path: &str) -> bool {
+        self.withdrawals.iter().any(|withdrawal| withdrawal.files.contains_key(path))
+    }
+
+    /// The withdrawal that a version with these images belongs to, by its number.
+    pub(super) fn withdrawal_of(&self, images: &[PublishedImage]) -> Option<usize> {
+        self.withdrawals.iter().position(|withdrawal| {
+            images.iter().all(|image| withdrawal.images.contains_key(&image.fingerprint))
+        })
+    }
+
+    /// Whether an image has left the catalog.
+    pub(super) fn is_out(&self, fingerprint: &Fingerprint) -> bool {
+        self.withdrawals.iter().any(|withdrawal| withdrawal.images.contains_key(fingerprint))
     }
 
     /// Notes what came of deltas, and forgets those of files that are gone.

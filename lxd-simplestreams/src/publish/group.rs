@@ -130,12 +130,7 @@ impl PublishedProduct {
         // Only images with a place can share a version with others.
         let mut count = if image.place.is_some() { 0 } else { *taken };
         loop {
-            let free = match count {
-                0 => serial.clone(),
-                // As text, the next one sorts behind this one.
-                count => format!("{serial}.{count:05}"),
-            };
-            let version = self.versions.entry(free).or_default();
+            let version = self.versions.entry(numbered(&serial, count)).or_default();
             count += 1;
             if fits(version, &image) {
                 version.push(image);
@@ -145,6 +140,12 @@ impl PublishedProduct {
             }
         }
     }
+}
+
+/// The name of a build of which `number` older ones have the same serial: as text it sorts behind
+/// theirs, and before every longer serial that begins as this one: no sign of one sorts before a plus.
+pub(crate) fn numbered(serial: &str, number: usize) -> String {
+    if number == 0 { serial.to_owned() } else { format!("{serial}+{number:05}") }
 }
 
 /// Whether an image can be one of a version: they share the metadata file, and differ in the kind

@@ -22,6 +22,7 @@ use lxd_proto::image::{InstanceType, Properties};
 use crate::root::{LXD, RootKind};
 
 pub use document::{CONTENT_ID, Signed};
+pub(crate) use group::numbered;
 pub use pieces::{Assembled, assemble, index_of};
 pub use serial::{from_time, is_serial};
 

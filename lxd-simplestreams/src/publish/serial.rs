@@ -11,7 +11,7 @@ const LONGEST: usize = 64;
 
 /// Whether clients see a version of this name: it begins with a real date.
 pub fn is_serial(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '+');
     text.len() <= LONGEST && text.chars().all(plain) && serial_date(text).is_some()
 }
 

@@ -90,7 +90,7 @@ fn older_images_are_versions_of_the_one_with_names() {
         (
             "debian:bookworm:amd64:default",
             "debian/12,web",
-            &["20260201_1011", "20260101_1011.00001", "20260101_1011"][..],
+            &["20260201_1011", "20260101_1011+00001", "20260101_1011"][..],
         ),
         // Newer than what has the names: they would lead to it.
         ("debian:bookworm:amd64:default:-", "", &["20260301_1011"]),
@@ -108,6 +108,21 @@ fn older_images_are_versions_of_the_one_with_names() {
             .collect();
         let expected: Vec<_> = expected.iter().map(|(n, a, s)| (*n, *a, s.to_vec())).collect();
         assert_eq!(shape, expected, "turned by {turn}");
+    }
+}
+
+#[test]
+fn the_newest_version_sorts_last_whatever_serials_look_like() {
+    for newest in ["20260101-2", "20260101.0", "20260101.00000", "20260101_0000", "202601010"] {
+        let serial = |image, serial| with(image, "serial", serial);
+        let images = vec![
+            serial(image(1, "2026-01-01", &[]), "20260101"),
+            serial(image(2, "2026-01-01", &[]), "20260101"),
+            serial(image(3, "2026-01-01", &["srl"]), newest),
+        ];
+        let shape = shape(images);
+        assert_eq!(shape[0].1, "srl", "{shape:?}");
+        assert_eq!(shape[0].2, [newest, "20260101+00001", "20260101"]);
     }
 }
 
@@ -224,7 +239,7 @@ fn a_version_of_a_tree_holds_a_container_and_a_machine() {
     let foreign = PublishedImage { place: place(), ..image(3, "2026-01-01", &[]) };
     let images = vec![container, disk, foreign];
     let shape = shape(images.clone());
-    assert_eq!(shape, [("p".into(), "x".into(), vec!["20260101.00001".into(), "20260101".into()])]);
+    assert_eq!(shape, [("p".into(), "x".into(), vec!["20260101+00001".into(), "20260101".into()])]);
     assert_eq!(read(images).len(), 3);
 }
 

@@ -27,9 +27,12 @@ begin with a dot are passed over. The documents are written below DIR/streams, t
 reader sees the old tree or the new one. When nothing has changed, nothing is written.
 
 With --from images come into the tree first: those below a directory, as image builders and `image
-export` leave them, or the public ones of a remote. What is there already does not come again.
+export` leave them, or the public ones of a remote. What is there already does not come again, nor
+does what prune has removed, unless --keep covers it. Images of a remote that it does not publish
+any more are told and stay: remove the directory of one and build again to take it out.
 
-An image that is broken does not keep the others: it is told, and the exit status is 1.
+An image that is broken does not keep the others: it is told, and the exit status is 1. Documents
+that others made are not replaced, and a catalog does not become empty, without --force.
 
 Hashes of files that have not changed, and names that images have at a remote, are remembered in
 DIR/.lxd-streams.
@@ -59,10 +62,14 @@ pub(crate) struct Build {
         default_missing_value = "squashfs"
     )]
     deltas: Option<WhichDeltas>,
-    /// Take older versions than the newest N of each product out of the catalog; their files are
-    /// removed by a build with --keep, or by prune, two days later
+    /// Take older versions than the newest N of each product out of the catalog, containers and
+    /// virtual machines apart; their files are removed by a build with --keep, or by prune, two
+    /// days later
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
+    /// Replace documents that others made; list nothing where something was listed
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     sign_key: SignKeyFlag,
     #[command(flatten)]
@@ -91,10 +98,17 @@ impl Build {
         let origins: Vec<Origin> =
             self.from.iter().map(|word| origin(context, word)).collect::<Outcome<_>>()?;
         let keep = self.keep.and_then(|keep| usize::try_from(keep).ok());
+        let deltas = match self.deltas {
+            None => Deltas::Existing,
+            Some(WhichDeltas::Squashfs) => Deltas::Squashfs,
+            Some(WhichDeltas::All) => Deltas::All,
+        };
         let progress = Progress::default();
         let (directory, jobs, counted) =
             (self.directory.clone(), self.jobs.get(), progress.clone());
         let signer = self.sign_key.load()?;
+        // Before anything is taken, which may be much.
+        deltas.check_program()?;
         let opened = move || LocalTree::open(&directory, true, jobs, counted);
         let mut tree = blocking(opened).await??.signed_by(signer);
         let mut taken = TakenReport::default();
@@ -104,14 +118,11 @@ impl Build {
             taken.add(came);
         }
         let options = BuildOptions {
-            deltas: match self.deltas {
-                None => Deltas::Existing,
-                Some(WhichDeltas::Squashfs) => Deltas::Squashfs,
-                Some(WhichDeltas::All) => Deltas::All,
-            },
+            deltas,
             retention: keep.map(|keep| Retention { keep: Some(keep), days: None }),
             grace: GRACE,
             dry_run: false,
+            force: self.force,
         };
         let shown = show(context.progress, "Building the tree", &progress);
         let built = blocking(move || tree.build(&options, Timestamp::now())).await??;

@@ -19,11 +19,14 @@ use crate::progress::show;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A version stays if any rule keeps it: it is one of the newest N of its product, or no older than D
-days by its serial. The newest of a product always stays. Without rules the newest three stay.
+days by its serial. Containers and virtual machines are counted apart. The newest of a product
+always stays. Without rules the newest three stay.
 
 What goes leaves the catalog at once. Its files are removed by a later run, when they have been out
 of the catalog for the grace time: clients go on with a catalog that they have for an hour and more.
-Deltas go with the version that they start from. Each removal is told with its reason.
+Deltas go with the version that they start from. Each removal is told with its reason. Only the files
+of a version go, never what else lies beside or below them. A version whose files are still there
+comes back when the rules keep it, or when nothing else of its product can be published.
 
 Examples:
   lxd-cli streams prune /srv/images --dry-run
@@ -67,6 +70,7 @@ impl Prune {
             retention: Some(retention),
             grace: SignedDuration::from_hours(i64::from(self.grace)),
             dry_run: self.dry_run,
+            force: false,
         };
         let progress = Progress::default();
         let (directory, jobs, counted) =
@@ -74,8 +78,12 @@ impl Prune {
         let shown = show(context.progress, "Reading the tree", &progress);
         let signer = self.sign_key.load()?;
         let pruned = blocking(move || {
-            let tree = LocalTree::open(&directory, false, jobs, counted)?;
-            tree.signed_by(signer).build(&options, Timestamp::now())
+            let tree = if options.dry_run {
+                LocalTree::open_unchanged(&directory, jobs, counted)
+            } else {
+                LocalTree::open(&directory, false, jobs, counted)
+            };
+            tree?.signed_by(signer).build(&options, Timestamp::now())
         });
         let pruned = pruned.await??;
         shown.done();

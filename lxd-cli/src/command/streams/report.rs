@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lxd_simplestreams::builder::{BuildReport, DeltaReport};
+use lxd_simplestreams::builder::{BuildReport, DeltaReport, Double};
 
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
@@ -48,12 +48,27 @@ fn text(report: &BuildReport, dry_run: bool) -> String {
             let _ = writeln!(text, "{line}");
         }
     }
-    let (withdrawn, removed) =
-        if dry_run { ("Would withdraw", "Would remove") } else { ("Withdrawn", "Removed") };
-    for (what, removals) in [(withdrawn, &report.withdrawn), (removed, &report.removed)] {
+    let [restored, withdrawn, removed] = if dry_run {
+        ["Would publish again", "Would withdraw", "Would remove"]
+    } else {
+        ["Published again", "Withdrawn", "Removed"]
+    };
+    for (what, removals) in
+        [(restored, &report.restored), (withdrawn, &report.withdrawn), (removed, &report.removed)]
+    {
         for removal in removals {
             let _ = writeln!(text, "{what}: {}: {}", removal.path, removal.reason);
         }
+    }
+    for double in &report.doubles {
+        let Double { path, first, .. } = double;
+        let _ = writeln!(text, "Published once: {path}: it is the same image as {first}");
+    }
+    for gone in &report.gone {
+        let _ = writeln!(text, "Still published: {}: {}", gone.path, gone.reason);
+    }
+    if !report.gone.is_empty() {
+        let _ = writeln!(text, "To take out an image, remove its directory and build again.");
     }
     if report.present > 0 || report.older > 0 {
         let _ = writeln!(

@@ -11,6 +11,7 @@ use std::path::Path;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::Properties;
 use lxd_proto::remote::Progress;
+use serde::Serialize;
 
 use super::digest::{Reader, Stamp};
 use super::error::{Broken, Result, TreeError};
@@ -39,9 +40,9 @@ pub(super) struct Directory {
 pub(super) struct Version {
     /// From the root of the tree.
     pub(super) directory: String,
-    /// Whether nothing else is in its directory.
+    /// Whether no other version is in its directory.
     pub(super) is_alone: bool,
-    /// Its files.
+    /// The names of its files, also of metadata that is not published.
     pub(super) files: Vec<String>,
     pub(super) coordinates: Coordinates,
     pub(super) images: Vec<PublishedImage>,
@@ -55,11 +56,23 @@ pub(super) struct DeltaFile {
     pub(super) file: PublishedFile,
 }
 
+/// An image that lies in the tree more than once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Double {
+    /// The directory that is not needed.
+    pub path: String,
+    /// The one that counts.
+    pub first: String,
+    /// The image.
+    pub fingerprint: Fingerprint,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) versions: Vec<Version>,
     pub(super) deltas: Vec<DeltaFile>,
+    pub(super) doubles: Vec<Double>,
     pub(super) broken: Vec<Broken>,
     /// By path; what was read of the files that are there.
     pub(super) files: BTreeMap<String, Known>,
@@ -76,8 +89,6 @@ pub(super) struct Scanning<'a> {
     pub(super) progress: &'a Progress,
     /// Whether hashes are written beside files that have none.
     pub(super) writes: bool,
-    /// Whether what was withdrawn is read, too.
-    pub(super) with_withdrawn: bool,
     /// What the root is in: its directories may tell where an image belongs.
     pub(super) above: &'a Path,
     /// What others say about images.
@@ -135,14 +146,7 @@ pub(super) fn join(directory: &str, name: &str) -> String {
 impl Scanning<'_> {
     /// Reads everything below `top`.
     pub(super) fn scan(&self, top: &str) -> Result<Scan> {
-        let mut directories = walk(self.root, top)?;
-        if !self.with_withdrawn {
-            directories.retain(|directory| !self.state.is_withdrawn(&directory.path));
-            for directory in &mut directories {
-                let path = directory.path.clone();
-                directory.files.retain(|(name, _)| !self.state.is_withdrawn(&join(&path, name)));
-            }
-        }
+        let directories = walk(self.root, top)?;
         let unread = directories.iter().flat_map(|directory| {
             let path = &directory.path;
             directory.files.iter().filter_map(move |(name, stamp)| {
@@ -181,8 +185,11 @@ impl Scan {
                     seen.insert(image.fingerprint, directory.clone());
                     return true;
                 };
-                let reason = format!("it is the same image as {first}, which is published");
-                self.broken.push(Broken::new(directory, reason));
+                self.doubles.push(Double {
+                    path: directory.clone(),
+                    first: first.clone(),
+                    fingerprint: image.fingerprint,
+                });
                 false
             });
         }

@@ -45,7 +45,7 @@ impl Reading<'_, '_> {
         }
         let deltas = contents.iter().filter(|(_, content)| *content == Content::Delta);
         let deltas: Vec<String> = deltas.map(|(name, _)| name.clone()).collect();
-        let Grouped { groups, incomplete, spare: _ } = group(contents);
+        let Grouped { groups, incomplete, spare } = group(contents);
         // What is missing may be what is broken, which was told.
         let is_told = !self.scan.broken.is_empty();
         for (name, reason) in incomplete.into_iter().filter(|_| !is_told) {
@@ -60,7 +60,12 @@ impl Reading<'_, '_> {
         let mut own = Sums::new();
         for group in groups {
             match self.version(&group, sums.as_ref(), is_alone, &mut own) {
-                Ok(version) => self.scan.versions.push(version),
+                Ok(mut version) => {
+                    // It goes when its version goes: alone it would be a broken one.
+                    let own = spare.iter().filter(|(_, taken)| *taken == group.metadata);
+                    version.files.extend(own.map(|(name, _)| name.clone()));
+                    self.scan.versions.push(version);
+                }
                 Err(reason) => self.broken("", reason),
             }
         }

@@ -11,11 +11,11 @@ fn machines(home: &Home, serials: &[(&str, u8)]) -> Vec<Fingerprint> {
     serials.iter().map(one).collect()
 }
 
-fn deltas(home: &Home) -> BuildReport {
+pub(super) fn deltas(home: &Home) -> BuildReport {
     home.build_with(&BuildOptions { deltas: Deltas::All, ..BuildOptions::default() })
 }
 
-fn prune(home: &Home, keep: usize, grace: i64, time: Timestamp) -> BuildReport {
+pub(super) fn prune(home: &Home, keep: usize, grace: i64, time: Timestamp) -> BuildReport {
     let options = BuildOptions {
         retention: Some(Retention { keep: Some(keep), days: None }),
         grace: SignedDuration::from_hours(grace),
@@ -24,7 +24,7 @@ fn prune(home: &Home, keep: usize, grace: i64, time: Timestamp) -> BuildReport {
     home.open().build(&options, time).unwrap()
 }
 
-fn hours_later(hours: i64) -> Timestamp {
+pub(super) fn hours_later(hours: i64) -> Timestamp {
     now() + SignedDuration::from_hours(hours)
 }
 

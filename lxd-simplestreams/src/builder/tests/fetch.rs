@@ -138,4 +138,60 @@ async fn only_what_stays_comes() {
     let report = fetched(&home, &server, Some(1)).await;
     assert_eq!((report.taken.len(), report.older), (1, 2));
     assert_eq!(report.taken[0].serial, "20260103");
+    // What is known to be too old is not even fetched.
+    let report = fetched(&home, &server, Some(1)).await;
+    assert_eq!((report.taken.len(), report.older), (0, 2));
+    assert_eq!(*server.downloads.lock().unwrap(), 3);
+    let report = fetched(&home, &server, Some(2)).await;
+    assert_eq!((report.taken.len(), report.older), (1, 1));
+    // Nor is what has been removed.
+    change::prune(&home, 1, 0, now());
+    let before = *server.downloads.lock().unwrap();
+    let report = fetched(&home, &server, Some(1)).await;
+    assert_eq!((report.taken.len(), report.older), (0, 2));
+    assert_eq!(*server.downloads.lock().unwrap(), before);
+    // Without a rule comes what never was here.
+    let report = fetched(&home, &server, None).await;
+    assert_eq!((report.taken.len(), report.older), (1, 1));
+    assert_eq!(report.taken[0].serial, "20260101");
+}
+
+#[tokio::test]
+async fn images_with_names_of_their_own_come_whatever_is_kept() {
+    let home = Home::new();
+    let mut server = Memory::default();
+    for (serial, day, name) in [("20260101", 1, "web"), ("20260102", 2, "db"), ("20260103", 3, "")]
+    {
+        let names: &[&str] = if name.is_empty() { &[] } else { &[name] };
+        server.add(&sample("alpine", serial), names, true);
+        let image = &mut server.images.last_mut().unwrap().0;
+        image.created_at = format!("2026-01-0{day}T00:00:00Z").parse().unwrap();
+    }
+    let report = fetched(&home, &server, Some(1)).await;
+    assert_eq!((report.taken.len(), report.older, report.products), (3, 0, 3));
+}
+
+#[tokio::test]
+async fn what_a_server_does_not_publish_any_more_is_told() {
+    let home = Home::new();
+    let mut server = Memory::default();
+    for os in ["alpine", "private", "gone"] {
+        server.add(&sample(os, "20260101"), &[], true);
+    }
+    version(&home, "own", "20260101");
+    assert_eq!(fetched(&home, &server, None).await.gone, []);
+    server.images[1].0.public = false;
+    server.images.pop();
+    for _ in 0..2 {
+        let report = fetched(&home, &server, None).await;
+        let paths: Vec<&str> = report.gone.iter().map(|gone| gone.path.as_str()).collect();
+        assert_eq!(paths.len(), 2, "{paths:?}");
+        for os in ["private", "gone"] {
+            assert!(paths.contains(&at(os, "20260101").as_str()), "{paths:?}");
+        }
+        assert!(report.gone[0].reason.contains("there: has no public image"));
+    }
+    fs::remove_dir_all(home.tree().join(at("private", "20260101"))).unwrap();
+    assert_eq!(fetched(&home, &server, None).await.gone.len(), 1);
+    assert_eq!(home.listed().len(), 3);
 }

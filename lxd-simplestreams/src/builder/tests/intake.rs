@@ -123,3 +123,49 @@ fn what_was_left_half_done_goes() {
     assert!(!home.tree().join(STATE).join("incoming").exists());
     assert_eq!(home.verify().faults, []);
 }
+
+#[test]
+fn what_was_removed_comes_back_only_when_it_would_stay() {
+    let home = Home::new();
+    for serial in ["20260101", "20260102", "20260103"] {
+        home.image(&format!("source/{serial}"), &sample("alpine", serial));
+    }
+    take(&home, None);
+    change::prune(&home, 1, 0, now());
+    let report = take(&home, None);
+    assert_eq!((report.taken.len(), report.present, report.older), (0, 1, 2));
+    assert_eq!(paths(&take(&home, Some(2))), ["alpine/1/amd64/default/20260102"]);
+    home.build();
+    assert_eq!(home.listed().len(), 2);
+    // Where nothing else is left of a product, its newest comes.
+    fs::remove_dir_all(home.tree().join("images/alpine")).unwrap();
+    home.image("source/20260103", &sample("alpine", "20260101"));
+    assert_eq!(paths(&take(&home, None)).len(), 1);
+}
+
+#[test]
+fn what_is_a_product_of_its_own_always_comes() {
+    let home = Home::new();
+    home.image("source/container", &sample("alpine", "20260101"));
+    home.machine("source/machine", &sample("alpine", "20260102"), 1);
+    assert_eq!(take(&home, Some(1)).taken.len(), 2);
+}
+
+#[test]
+fn of_a_build_that_got_one_file_more_only_that_one_comes() {
+    let home = Home::new();
+    let container = home.image("source/a", &sample("alpine", "20260101"));
+    take(&home, None);
+    home.build();
+    home.put("source/a/disk.qcow2", &qcow2("x", 1));
+    let report = take(&home, None);
+    assert_eq!((paths(&report), report.present), (vec!["alpine/1/amd64/default/20260101.01"], 1));
+    for _ in 0..2 {
+        let built = home.build();
+        assert_eq!((told(&built.broken), built.images), (vec![], 2));
+        assert_eq!(built.doubles, []);
+    }
+    assert!(home.listed().contains_key(&container));
+    assert_eq!(take(&home, None).present, 2);
+    assert_eq!(home.verify().faults, []);
+}

@@ -4,7 +4,9 @@ mod build;
 mod change;
 mod fetch;
 mod intake;
+mod naming;
 mod verify;
+mod withdraw;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,7 +3,7 @@
 mod listed;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -12,10 +12,10 @@ use lxd_proto::remote::Progress;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::LOCK;
 use super::digest::{self, Digests, Front, Reader, Stamp};
 use super::documents;
 use super::error::{Result, TreeError};
+use super::lock;
 use super::parallel;
 use super::place::IMAGES;
 use super::recognize::{Content, recognize};
@@ -87,7 +87,7 @@ pub fn verify(root: &Path, jobs: NonZeroUsize, progress: &Progress) -> Result<Ve
     if !root.is_dir() {
         return Err(TreeError::NoDirectory(root.to_owned()));
     }
-    let _lock = share(root)?;
+    let _lock = lock::shared(root)?;
     let state = State::load(root)?;
     let mut checking = Checking { root, report: VerifyReport::default() };
     let catalogs = checking.catalogs()?;
@@ -102,16 +102,6 @@ pub fn verify(root: &Path, jobs: NonZeroUsize, progress: &Progress) -> Result<Ve
     checking.report.faults.sort();
     checking.report.faults.dedup();
     Ok(checking.report)
-}
-
-/// Keeps those away who would change the tree; one that cannot be locked is only read anyway.
-fn share(root: &Path) -> Result<Option<File>> {
-    let Ok(file) = File::open(root.join(LOCK)) else { return Ok(None) };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(TreeError::Locked(root.to_owned())),
-        Err(TryLockError::Error(_)) => Ok(None),
-    }
 }
 
 struct Checking<'a> {
