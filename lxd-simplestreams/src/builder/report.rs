@@ -44,11 +44,14 @@ pub struct BuildReport {
     pub removed: Vec<Removal>,
     /// What is not published, and why.
     pub broken: Vec<Broken>,
+    /// What was passed over, or could trouble some clients.
+    pub warnings: Vec<Broken>,
 }
 
 impl BuildReport {
     pub(super) fn read(&mut self, scan: &Scan) {
         (self.hashed_files, self.hashed_bytes) = scan.read;
+        self.warnings.extend(scan.warnings.iter().cloned());
     }
 
     pub(super) fn count(&mut self, products: &Products) {
@@ -65,6 +68,7 @@ impl BuildReport {
         self.present = taken.present;
         self.older = taken.older;
         self.broken.extend(taken.broken);
+        self.warnings.extend(taken.warnings);
         self
     }
 }
@@ -80,6 +84,8 @@ pub struct TakenReport {
     pub older: usize,
     /// What could not be taken.
     pub broken: Vec<Broken>,
+    /// What was passed over.
+    pub warnings: Vec<Broken>,
 }
 
 impl TakenReport {
@@ -89,5 +95,6 @@ impl TakenReport {
         self.present += other.present;
         self.older += other.older;
         self.broken.extend(other.broken);
+        self.warnings.extend(other.warnings);
     }
 }

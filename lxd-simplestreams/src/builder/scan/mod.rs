@@ -61,6 +61,8 @@ pub(super) struct Scan {
     pub(super) versions: Vec<Version>,
     pub(super) deltas: Vec<DeltaFile>,
     pub(super) broken: Vec<Broken>,
+    /// What was passed over, or could trouble somebody; the images are published.
+    pub(super) warnings: Vec<Broken>,
     /// By path; what was read of the files that are there.
     pub(super) files: BTreeMap<String, Known>,
     /// Files that had to be read, and their bytes.
@@ -162,6 +164,7 @@ impl Scanning<'_> {
             scan.versions.extend(one.versions);
             scan.deltas.extend(one.deltas);
             scan.broken.extend(one.broken);
+            scan.warnings.extend(one.warnings);
             scan.files.extend(one.files);
             scan.read = (scan.read.0 + one.read.0, scan.read.1 + one.read.1);
         }

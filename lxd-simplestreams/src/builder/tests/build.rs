@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::scan::base_name;
 use super::*;
 use crate::publish::INDEX;
 
@@ -98,7 +99,7 @@ fn a_broken_version_never_stops_the_others() {
         ),
         (
             &[("lxd.tar.xz", &metadata), ("a.tar", &root), ("b.tar", &root)],
-            "a.tar is the root.tar.xz of its image already",
+            "both a.tar and b.tar could be its root.tar.xz",
         ),
     ];
     for (files, reason) in cases {
@@ -160,4 +161,91 @@ fn the_same_image_is_published_once() {
     let report = home.build();
     assert!(told(&report.broken)[0].contains("the same image as images/alpine/1/amd64"));
     assert_eq!(report.images, 1);
+}
+
+/// `bytes`, compressed.
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+/// A root file system, or a whole image, with two megabytes of noise in it.
+fn large(below: &str, head: &[u8]) -> Vec<u8> {
+    let mut tar = head[..head.len() - 1024].to_vec();
+    tar.extend(entry(&format!("{below}noise"), b'0', &qcow2("", 3)));
+    tar.extend(entry(&format!("{below}more"), b'0', &qcow2("", 4)));
+    tar.extend(entry(&format!("{below}last"), b'0', &qcow2("", 5)));
+    tar.extend([0; 1024]);
+    tar
+}
+
+#[test]
+fn archives_that_break_off_are_not_published() {
+    let image = sample("x", "20260101");
+    let (root, whole) = (large("", &image.root()), large("rootfs/", &image.unified()));
+    let cut = |bytes: &[u8]| bytes[..bytes.len() * 3 / 4].to_vec();
+    let (metadata, directory) = (image.metadata(), format!("tree/{}", at("x", "20260101")));
+    for (name, bytes) in [("rootfs.tar", root.clone()), ("rootfs.tar.gz", gzipped(&root))] {
+        let home = Home::new();
+        home.put(&format!("{directory}/lxd.tar.xz"), &metadata);
+        home.put(&format!("{directory}/{name}"), &cut(&bytes));
+        for _ in 0..2 {
+            let report = home.build();
+            assert_eq!(report.images, 0);
+            let told = told(&report.broken);
+            assert!(told.len() == 1 && told[0].contains(name), "{told:?}");
+            assert!(told[0].contains("truncated"), "{told:?}");
+        }
+        home.put(&format!("{directory}/{name}"), &bytes);
+        assert_eq!(home.build().images, 1);
+        let again = home.build();
+        assert_eq!((again.images, again.hashed_files), (1, 0), "it is checked once");
+    }
+    for (name, bytes) in [("x.tar", whole.clone()), ("x.tar.gz", gzipped(&whole))] {
+        let home = Home::new();
+        home.put(&format!("{directory}/{name}"), &cut(&bytes));
+        assert_eq!(home.build().images, 0, "{name}");
+        home.put(&format!("{directory}/{name}"), &bytes);
+        assert_eq!((home.build().images, home.build().hashed_files), (1, 0), "{name}");
+    }
+}
+
+#[test]
+fn what_an_older_builder_has_not_read_whole_is_read_again() {
+    let home = Home::new();
+    version(&home, "alpine", "20260101");
+    home.build();
+    let path = home.tree().join(STATE).join("state.json");
+    let text = read(&path);
+    assert!(text.contains("whole-tarball"), "{text}");
+    fs::write(&path, text.replace("whole-tarball", "tarball")).unwrap();
+    assert_eq!(home.build().hashed_files, 1);
+    assert_eq!(home.build().hashed_files, 0);
+}
+
+#[test]
+fn other_tarballs_and_disks_beside_an_image_are_not_it() {
+    let logs = [entry("logs/build.log", b'0', b"hello"), vec![0; 1024]].concat();
+    let image = sample("x", "20260101");
+    let directory = format!("tree/{}", at("x", "20260101"));
+    let put = |home: &Home, name: &str, bytes: &[u8]| {
+        home.put(&format!("{directory}/{name}"), bytes);
+    };
+    let home = Home::new();
+    let expected = home.image(&directory, &image);
+    // The first by its name, and a disk for the second.
+    put(&home, "a-root.tar", &sample("other", "1").root());
+    put(&home, "logs.tar.gz", &gzipped(&logs));
+    put(&home, "base.qcow2", &qcow2("base", 1));
+    let report = home.build();
+    assert_eq!(told(&report.broken), [""; 0]);
+    let warned: Vec<&str> = report.warnings.iter().map(|one| base_name(&one.path)).collect();
+    assert_eq!(warned, ["a-root.tar", "base.qcow2"]);
+    assert_eq!(home.listed().into_keys().collect::<Vec<_>>(), [expected]);
+    // Nothing else is there that could be the root.
+    let home = Home::new();
+    put(&home, "lxd.tar.xz", &image.metadata());
+    put(&home, "logs.tar.gz", &gzipped(&logs));
+    assert!(told(&home.build().broken)[0].contains("there is no root file system"));
 }

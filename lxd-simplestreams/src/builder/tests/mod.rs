@@ -153,6 +153,7 @@ impl Sample {
 
     fn root(&self) -> Vec<u8> {
         let mut tar = entry("./", b'5', b"");
+        tar.extend(entry("./etc/", b'5', b""));
         tar.extend(entry("./serial", b'0', self.serial.as_bytes()));
         tar.extend([0; 1024]);
         tar

@@ -82,3 +82,22 @@ fn wrong_combinations_and_deltas_are_found() {
         assert!(kinds.contains(&kind), "{kind:?}: {faults:#?}");
     }
 }
+
+#[test]
+fn a_listed_image_that_no_server_takes_is_found() {
+    let home = Home::new();
+    version(&home, "alpine", "20260101");
+    home.build();
+    let root = sample("alpine", "20260101").root();
+    let (short, path) = (&root[..root.len() - 1500], home.tree().join(CATALOG));
+    home.put(&format!("tree/{}/root.tar.xz", at("alpine", "20260101")), short);
+    let metadata = sample("alpine", "20260101").metadata();
+    let text = read(&path)
+        .replace(&sha256(&[&root]).to_string(), &sha256(&[short]).to_string())
+        .replace(&sha256(&[&metadata, &root]).to_string(), &sha256(&[&metadata, short]).to_string())
+        .replace(&format!("\"size\":{}", root.len()), &format!("\"size\":{}", short.len()));
+    fs::write(&path, text).unwrap();
+    fs::remove_file(documents::twin(&path)).unwrap();
+    let faults = home.verify().faults;
+    assert!(faults.iter().any(|fault| fault.kind == FaultKind::Content), "{faults:#?}");
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lxd_proto::arch::Architecture;
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::format::Role;
 
 use super::{Checking, FaultKind};
 use crate::document::{Catalog, Item, Version};
@@ -16,6 +17,8 @@ use crate::root::{INCUS, LXD, RootKind};
 pub(super) struct Listed {
     /// Size and hash by path; the first that is said.
     pub(super) files: BTreeMap<String, (u64, Fingerprint)>,
+    /// What a file is to an image, by its path.
+    pub(super) roles: BTreeMap<String, Role>,
     /// Pairs of metadata and root, with what they should be together.
     pub(super) images: Vec<Pair>,
     pub(super) deltas: Vec<Delta>,
@@ -94,6 +97,14 @@ impl Checking<'_> {
             self.fault(catalog, FaultKind::Document, reason);
             return;
         };
+        let role = match item.ftype.as_str() {
+            ftype if [LXD.metadata, INCUS.metadata].contains(&ftype) => Some(Role::Metadata),
+            ftype if [LXD.combined, INCUS.combined].contains(&ftype) => Some(Role::Unified),
+            ftype => RootKind::from_ftype(ftype).map(|_| Role::Rootfs),
+        };
+        if let Some(role) = role {
+            listed.roles.entry(item.path.clone()).or_insert(role);
+        }
         let first = listed.files.entry(item.path.clone()).or_insert((size, hash));
         if *first != (size, hash) {
             self.fault(

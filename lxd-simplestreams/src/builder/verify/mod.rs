@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::LOCK;
-use super::digest::{self, Digests, Front, Reader, Stamp};
+use super::digest::{self, Digests, Front, Read, Reader};
 use super::documents;
 use super::error::{Result, TreeError};
 use super::parallel;
@@ -40,6 +40,8 @@ pub enum FaultKind {
     Size,
     /// A listed file has other bytes, or `SHA256SUMS` says something else.
     Hash,
+    /// A listed file is the one that is listed, but damaged.
+    Content,
     /// Metadata and root together are not the image that is listed.
     Fingerprint,
     /// A delta does not make the file that it should, or starts from nothing.
@@ -201,9 +203,9 @@ impl Checking<'_> {
         }
         progress.set_total(listed.files.values().map(|(size, _)| size).sum());
         let files: Vec<_> = listed.files.iter().collect();
-        let root = self.root;
+        let (root, roles) = (self.root, &listed.roles);
         let read = parallel::each(jobs, &files, Reader::new, |reader, (path, (size, hash))| {
-            let check = || -> Result<(Stamp, Digests), io::Error> {
+            let mut check = || -> Result<Read, io::Error> {
                 let none = Progress::default();
                 let fronts: Vec<Front> = metadata
                     .get(path.as_str())
@@ -211,23 +213,27 @@ impl Checking<'_> {
                     .flatten()
                     .filter_map(|front| Some(reader.front(&root.join(front), &none).ok()?.1))
                     .collect();
-                reader.digest(&root.join(path), &fronts.iter().collect::<Vec<_>>(), progress)
+                let fronts = fronts.iter().collect::<Vec<_>>();
+                reader.digest(&root.join(path), &fronts, roles.get(*path).copied(), progress)
             };
-            let mut check = check;
             match check() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     Err((FaultKind::Missing, "it is listed, but not there".to_owned()))
                 }
                 Err(error) => Err((FaultKind::Hash, error.to_string())),
-                Ok((stamp, _)) if stamp.size() != *size => Err((
+                Ok(Read { stamp, .. }) if stamp.size() != *size => Err((
                     FaultKind::Size,
                     format!("it has {} bytes, {size} are listed", stamp.size()),
                 )),
-                Ok((_, digests)) if digests.sha256 != *hash => Err((
+                Ok(Read { digests, .. }) if digests.sha256 != *hash => Err((
                     FaultKind::Hash,
                     format!("its SHA-256 is {}, {hash} is listed", digests.sha256),
                 )),
-                Ok((_, digests)) => Ok(digests),
+                Ok(Read { check: Err(error), .. }) => Err((
+                    FaultKind::Content,
+                    format!("it has the bytes that are listed, but no server takes it: {error}"),
+                )),
+                Ok(Read { digests, .. }) => Ok(digests),
             }
         });
         let mut hashes = BTreeMap::new();
