@@ -39,6 +39,17 @@ pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
     if file.metadata()?.is_file() { Ok(file) } else { Err(other()) }
 }
 
+/// Refuses a directory of ours that leads to another place: what is in it is written and removed.
+pub(super) fn refuse_link(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            let reason = "it is no directory, or only a link to one; remove it";
+            Err(TreeError::io("use", path)(io::Error::other(reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The bytes of a regular file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

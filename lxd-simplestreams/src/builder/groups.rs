@@ -183,6 +183,11 @@ fn rank(name: &str) -> usize {
     METADATA.iter().position(|usual| *usual == stem).unwrap_or(METADATA.len())
 }
 
+/// Whether builders call metadata so.
+pub(super) fn is_metadata_name(name: &str) -> bool {
+    METADATA.contains(&stem(name).as_str())
+}
+
 /// A name without its endings and without what marks metadata.
 fn stem(name: &str) -> String {
     let lower = name.to_lowercase();

@@ -170,7 +170,10 @@ impl LocalTree {
         };
         let Scan { versions, broken, warnings, files, .. } = scanning.scan("")?;
         let mut report = TakenReport::default();
-        let shown = |path: &str| join(source.shown.trim_end_matches('/'), path);
+        let shown = |path: &str| match path {
+            "" => source.shown.to_owned(),
+            path => join(source.shown.trim_end_matches('/'), path),
+        };
         report.broken =
             broken.into_iter().map(|one| Broken { path: shown(&one.path), ..one }).collect();
         let warnings = warnings.into_iter();

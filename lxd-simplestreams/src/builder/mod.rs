@@ -12,6 +12,7 @@ mod documents;
 mod error;
 mod groups;
 mod intake;
+mod names;
 mod parallel;
 mod place;
 mod recognize;
@@ -27,8 +28,8 @@ mod vcdiff;
 mod verify;
 mod withdraw;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ pub use place::IMAGES;
 pub use report::{BuildReport, TakenReport};
 pub use retention::{GRACE, KEEP, Retention};
 pub use state::STATE;
-pub use verify::{Fault, FaultKind, VerifyReport, verify};
+pub use verify::{Fault, FaultKind, VerifyReport, verify, verify_signed};
 pub use withdraw::Removal;
 
 /// The lock of a tree.
@@ -95,7 +96,9 @@ impl LocalTree {
         let path = root.join(LOCK);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let lock = options.open(&path).map_err(TreeError::io("open", &path))?;
+        let opened = disk::open_with(&mut options, &path);
+        let lock = opened.map_err(TreeError::io("open", &path))?;
+        disk::refuse_link(&root.join(STATE))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TreeError::Locked(root.to_owned())),
@@ -215,12 +218,12 @@ impl LocalTree {
 
     /// Whether there are signed documents.
     fn is_signed(&self) -> bool {
-        fs::symlink_metadata(self.root.join(crate::publish::SIGNED_INDEX)).is_ok()
+        std::fs::symlink_metadata(self.root.join(crate::publish::SIGNED_INDEX)).is_ok()
     }
 }
 
-/// Products of what was found. An image with a name of its own that is not the newest of its
-/// product is a product of its own: the name leads to no other image.
+/// Products of what was found. An image with a name that the newest of its product does not have is
+/// a product of its own: the name leads to no other image.
 fn group(versions: &[Version]) -> Products {
     let mut newest: BTreeMap<String, &str> = BTreeMap::new();
     for version in versions {
@@ -228,17 +231,27 @@ fn group(versions: &[Version]) -> Products {
         let entry = newest.entry(version.coordinates.product()).or_insert(serial);
         *entry = (*entry).max(serial);
     }
+    let is_newest = |version: &&Version| {
+        newest.get(&version.coordinates.product()) == Some(&version.coordinates.serial.as_str())
+    };
+    let mut usual: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for version in versions.iter().filter(is_newest) {
+        let names = usual.entry(version.coordinates.product()).or_default();
+        names.extend(version.images.iter().flat_map(|image| &image.aliases).map(String::as_str));
+    }
+    let none = BTreeSet::new();
     let mut images: Vec<PublishedImage> = Vec::new();
     for version in versions {
         let product = version.coordinates.product();
-        let is_newest = newest.get(&product) == Some(&version.coordinates.serial.as_str());
-        let usual = version.coordinates.aliases();
+        let is_newest = is_newest(&version);
+        let usual = usual.get(&product).unwrap_or(&none);
         for image in &version.images {
             let mut image = image.clone();
-            let own = image.aliases.iter().filter(|alias| !usual.contains(alias)).min().cloned();
+            let own =
+                image.aliases.iter().filter(|alias| !usual.contains(alias.as_str())).min().cloned();
             if let (Some(own), false, Some(place)) = (own, is_newest, &mut image.place) {
                 place.product = format!("{product}:{own}");
-                image.aliases.retain(|alias| !usual.contains(alias));
+                image.aliases.retain(|alias| !usual.contains(alias.as_str()));
             }
             images.push(image);
         }

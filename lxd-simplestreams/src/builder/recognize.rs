@@ -11,7 +11,7 @@ use lxd_proto::image::InstanceType;
 use lxd_proto::metadata::Metadata;
 use serde::{Deserialize, Serialize};
 
-use super::disk;
+use super::{disk, groups};
 use crate::root::RootKind;
 
 /// How far a tarball is read that has no root file system yet: metadata is small.
@@ -196,6 +196,7 @@ fn tarball(file: &mut File, compression: Compression, name: &str) -> Result<Cont
         // What is meant to be metadata is told by its own fault.
         Err(error @ (FormatError::Metadata(_) | FormatError::TwoRoots)) => return Err(error),
         Err(FormatError::Io(error)) => return Err(error.into()),
+        Err(error) if groups::is_metadata_name(name) => return Err(error),
         Ok((None, _)) | Err(_) => {}
     }
     file.rewind()?;

@@ -157,7 +157,7 @@ impl LocalTree {
             Err(error) => return Err(TreeError::io("read", &list)(error)),
         };
         let Some(text) = sums::without(&text, base_name(path)) else { return Ok(()) };
-        if sums::parse(&text).is_ok_and(|sums| sums.is_empty()) {
+        if sums::parse(&text).is_empty() {
             return disk::remove_if_there(&list).map(drop).map_err(TreeError::io("remove", &list));
         }
         disk::replace(&list, text.as_bytes()).map(drop)

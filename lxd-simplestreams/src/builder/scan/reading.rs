@@ -1,8 +1,6 @@
 //! One directory of a tree: its files put together, hashed, and held against the hashes beside
 //! them.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
 use jiff::Timestamp;
@@ -50,7 +48,7 @@ impl Reading<'_, '_> {
         for name in strays {
             let reason = "it is not published: the image beside it has its files by their usual \
                           names";
-            self.scan.warnings.push(Broken::new(self.path(&name), reason));
+            self.warn(&name, reason);
         }
         // What is missing may be what is broken, which was told.
         let is_told = !self.scan.broken.is_empty();
@@ -77,8 +75,9 @@ impl Reading<'_, '_> {
         }
         if self.scanning.writes && sums.is_none() && !self.scan.versions.is_empty() {
             let path = self.scanning.root.join(&self.directory.path).join(SHA256SUMS);
+            // Others like to have it; the images are published without.
             if let Err(error) = disk::replace(&path, sums::text(&own).as_bytes()) {
-                self.broken(SHA256SUMS, error);
+                self.warn(SHA256SUMS, error);
             }
         }
     }
@@ -90,6 +89,25 @@ impl Reading<'_, '_> {
     fn broken(&mut self, name: &str, reason: impl ToString) {
         let path = if name.is_empty() { self.directory.path.clone() } else { self.path(name) };
         self.scan.broken.push(Broken::new(path, reason));
+    }
+
+    fn warn(&mut self, name: &str, reason: impl ToString) {
+        let path = self.path(name);
+        self.scan.warnings.push(Broken::new(path, reason));
+    }
+
+    /// Warns of a path that is an address to some clients.
+    fn warn_of_paths(&mut self, files: &[String]) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~+:@,=!$&'()*;/".contains(c);
+        let odd = |name: &String| self.path(name).chars().find(|c| !is_plain(*c));
+        if let Some(odd) = files.iter().find_map(odd) {
+            let reason = format!(
+                "its path has {odd:?}, which some clients do not ask for rightly (sstream-mirror \
+                 ends there): rename it"
+            );
+            let path = self.directory.path.clone();
+            self.scan.warnings.push(Broken::new(path, reason));
+        }
     }
 
     /// What a file is, without a look where it was looked at before.
@@ -121,18 +139,8 @@ impl Reading<'_, '_> {
             return Err(format!("{SHA256SUMS} has more than {} bytes", sums::LARGEST));
         }
         let path = self.scanning.root.join(self.path(SHA256SUMS));
-        let text = fs::read(&path).map_err(|error| format!("{SHA256SUMS}: {error}"))?;
-        let sums = sums::parse(&String::from_utf8_lossy(&text))
-            .map_err(|error| format!("{SHA256SUMS}: {error}"))?;
-        let here: BTreeSet<&str> =
-            self.directory.files.iter().map(|(name, _)| name.as_str()).collect();
-        let missing = |name: &String| {
-            !here.contains(name.as_str()) && !self.scanning.state.is_withdrawn(&self.path(name))
-        };
-        match sums.keys().find(|name| missing(name)) {
-            Some(name) => Err(format!("{SHA256SUMS} lists {name}, which is not there")),
-            None => Ok(Some(sums)),
-        }
+        let text = disk::read(&path).map_err(|error| format!("{SHA256SUMS}: {error}"))?;
+        Ok(Some(sums::parse(&String::from_utf8_lossy(&text))))
     }
 
     fn version(
@@ -176,7 +184,11 @@ impl Reading<'_, '_> {
             images.push(image);
         }
         let directory = self.directory.path.clone();
-        let files = files.into_iter().map(|(name, _)| name).collect();
+        let files: Vec<String> = files.into_iter().map(|(name, _)| name).collect();
+        // What comes from elsewhere gets a path of ours.
+        if self.scanning.above.as_os_str().is_empty() {
+            self.warn_of_paths(&files);
+        }
         Ok(Version { directory, is_alone, files, coordinates, images })
     }
 
@@ -330,16 +342,11 @@ impl Reading<'_, '_> {
 const NO_WHOLE_MACHINES: &str = "it is a virtual machine in one file, which LXD takes for a \
     container; publish it as a metadata tarball and a disk";
 
-/// Holds files against what is written about them.
+/// Holds files against what is written about them, where something is.
 fn compare(sums: &Sums, files: &[(String, Fingerprint)]) -> Result<(), String> {
-    for (name, hash) in files {
-        match sums.get(name) {
-            None => return Err(format!("{SHA256SUMS} does not list {name}")),
-            Some(sum) if sum != hash => return Err(other_hash(name)),
-            Some(_) => {}
-        }
-    }
-    Ok(())
+    let is_other =
+        |(name, hash): &&(String, Fingerprint)| sums.get(name).is_some_and(|listed| listed != hash);
+    files.iter().find(is_other).map_or(Ok(()), |(name, _)| Err(other_hash(name)))
 }
 
 fn of_file(path: &str, error: impl std::fmt::Display) -> String {
