@@ -96,6 +96,24 @@ fn wrong(text: &str) -> ExitCode {
 
 /// The help of the command that `args` lead to.
 fn help(args: &[OsString]) -> String {
+    reached(args).render_help().to_string()
+}
+
+/// A flag and its value that stand apart where only `--flag=value` can be meant, put together.
+fn parted(args: &[OsString]) -> Option<String> {
+    let command = reached(args);
+    args.windows(2).find_map(|pair| {
+        let [flag, value] = [&pair[0], &pair[1]].map(|word| word.to_string_lossy());
+        let long = flag.strip_prefix("--")?;
+        let found = command.get_arguments().find(|arg| arg.get_long() == Some(long))?;
+        let values = found.get_possible_values();
+        let is_value = values.iter().any(|possible| possible.matches(&value, false));
+        (found.is_require_equals_set() && is_value).then(|| format!("{flag}={value}"))
+    })
+}
+
+/// The command that `args` lead to.
+fn reached(args: &[OsString]) -> clap::Command {
     let mut command = cli::command();
     command.build();
     let mut current = command;
@@ -107,7 +125,7 @@ fn help(args: &[OsString]) -> String {
         let Some(sub) = current.get_subcommands().find(|sub| named(sub, &name)) else { break };
         current = sub.clone();
     }
-    current.render_help().to_string()
+    current
 }
 
 fn named(command: &clap::Command, name: &str) -> bool {
@@ -141,7 +159,13 @@ fn sentence(kind: ErrorKind, error: &clap::Error, args: &[OsString]) -> String {
             match word.strip_prefix("--") {
                 Some(_) => format!("Error: unknown flag: {word}"),
                 None if word.starts_with('-') => format!("Error: unknown shorthand flag: {word}"),
-                None => format!("Error: one word too many: \"{word}\""),
+                None => {
+                    let mut text = format!("Error: one word too many: \"{word}\"");
+                    if let Some(joined) = parted(args) {
+                        text.push_str(&format!("\n\nDid you mean this?\n\t{joined}"));
+                    }
+                    text
+                }
             }
         }
         ErrorKind::MissingRequiredArgument => {

@@ -1,6 +1,5 @@
 //! Signed twins beside the documents of a tree on disk.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use crate::builder::{TreeError, disk};
 use crate::document::MAX_DOCUMENT;
 use crate::path::TreePath;
 use crate::publish::{INDEX, SIGNED_INDEX};
-use crate::signed::{KeyError, Keyring, SignError, Signer, says};
+use crate::signed::{KeyError, Keyring, SignError, Signer, form, says};
 
 /// Catalogs that an index may name.
 const MOST_CATALOGS: usize = 64;
@@ -66,7 +65,7 @@ pub(crate) fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>
     let mut written = Vec::new();
     for_each(directory, |Document { plain, signed, text }| {
         let at = directory.join(&signed);
-        let is_signed = fs::read(&at).is_ok_and(|bytes| {
+        let is_signed = disk::read(&at).is_ok_and(|bytes| {
             says(&bytes, &text)
                 && own.verify(&bytes).is_ok_and(|found| found.key == signer.fingerprint())
         });
@@ -92,10 +91,47 @@ pub(crate) fn sign_tree(directory: &Path, signer: &Signer) -> Result<Vec<String>
 pub(crate) fn is_current(directory: &Path) -> Result<bool, SignTreeError> {
     let mut all = true;
     for_each(directory, |Document { signed, text, .. }| {
-        all &= fs::read(directory.join(&signed)).is_ok_and(|bytes| says(&bytes, &text));
+        all &= disk::read(&directory.join(&signed)).is_ok_and(|bytes| says(&bytes, &text));
         Ok(())
     })?;
     Ok(all)
+}
+
+/// What is wrong with the signed documents of the tree in `directory`, by their path: one is not
+/// there, says something else than its document, or, with a keyring, is not signed by a key of it.
+/// Blocks.
+///
+/// # Errors
+/// When there is no index, or a catalog is missing or outside of the tree.
+pub(crate) fn faults(
+    directory: &Path,
+    keyring: Option<&Keyring>,
+) -> Result<Vec<(String, String)>, SignTreeError> {
+    let mut faults = Vec::new();
+    for_each(directory, |Document { plain, signed, text }| {
+        let reason = match disk::read(&directory.join(&signed)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some(format!("there is no signed {plain}: sign the tree anew"))
+            }
+            Err(error) => Some(error.to_string()),
+            Ok(bytes) => fault(&bytes, &text, &plain, keyring),
+        };
+        faults.extend(reason.map(|reason| (signed, reason)));
+        Ok(())
+    })?;
+    Ok(faults)
+}
+
+/// What is wrong with one of them.
+fn fault(bytes: &[u8], text: &[u8], plain: &str, keyring: Option<&Keyring>) -> Option<String> {
+    if let Some(Err(refused)) = keyring.map(|keyring| keyring.verify(bytes)) {
+        return Some(refused.to_string());
+    }
+    if says(bytes, text) {
+        return None;
+    }
+    let form = form(bytes).err().map(|refused| refused.to_string());
+    Some(form.unwrap_or_else(|| format!("it does not say what {plain} says: sign the tree anew")))
 }
 
 /// A document that is to be signed.
@@ -156,7 +192,7 @@ fn parse(path: &str, document: &[u8]) -> Result<Value, SignTreeError> {
 fn read(directory: &Path, path: &str) -> Result<Vec<u8>, SignTreeError> {
     let at = directory.join(path);
     let failed = failed(&at);
-    let file = File::open(&at).map_err(&failed)?;
+    let file = disk::open(&at).map_err(&failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_DOCUMENT as u64 + 1).read_to_end(&mut bytes).map_err(&failed)?;
     if bytes.len() > MAX_DOCUMENT {

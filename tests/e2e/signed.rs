@@ -309,6 +309,17 @@ fn what_we_sign_gpgv_and_the_simplestreams_tools_take() {
         let said = Gnupg::gpgv(&signed.gnupg.keyring(SIGNER), &root.join(&document[1..]));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     }
+    let verify = |user: &str| {
+        let keyring = signed.gnupg.keyring(user);
+        let line = format!("streams verify {} --keyring {}", shown(&root), shown(&keyring));
+        daemon.cli(&line)
+    };
+    verify(SIGNER).ok();
+    verify("ours@example.org").fails().says("which is not in the keyring");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let open = build(&format!(" --sign-key {}", shown(&key))).fails();
+    open.complains("others can read or change it (mode 0644)");
+    let key = signed.gnupg.secret(SIGNER);
     let bytes = || std::fs::read(root.join(&INDEX[1..])).unwrap();
     let before = bytes();
     build(&format!(" --sign-key {}", shown(&key))).ok().says("Nothing has changed");

@@ -1,5 +1,6 @@
 //! GnuPG with a directory of its own: keys, signatures, and what `gpgv` says.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -37,9 +38,11 @@ impl Gnupg {
         self.export("--export", user, "gpg")
     }
 
-    /// A file with the secret key of this user.
+    /// A file with the secret key of this user, which nobody else can read.
     pub fn secret(&self, user: &str) -> PathBuf {
-        self.export("--export-secret-keys", user, "key")
+        let file = self.export("--export-secret-keys", user, "key");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        file
     }
 
     fn export(&self, how: &str, user: &str, extension: &str) -> PathBuf {

@@ -1,15 +1,18 @@
 //! Hashes of files, and what tells that a file is still the one that was hashed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lxd_proto::fingerprint::Fingerprint;
+use lxd_proto::format::{Checker, FormatError, Limits, Role};
 use lxd_proto::remote::Progress;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::disk;
 
 /// Bytes that are read at once.
 const STEP: usize = 1 << 20;
@@ -67,6 +70,15 @@ pub(super) struct Front {
     pub(super) state: Sha256,
 }
 
+/// What came of reading a file.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) stamp: Stamp,
+    pub(super) digests: Digests,
+    /// Whether servers would take it.
+    pub(super) check: Result<(), FormatError>,
+}
+
 /// Reads files with one buffer.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -86,24 +98,42 @@ impl Reader {
         Ok((stamp, Front { sha256, state }))
     }
 
-    /// Hashes a file alone, and behind each of `fronts`.
+    /// Hashes a file alone, and behind each of `fronts`; with a role it is checked as servers
+    /// check what is imported, in the same pass.
     pub(super) fn digest(
         &mut self,
         path: &Path,
         fronts: &[&Front],
+        role: Option<Role>,
         progress: &Progress,
-    ) -> io::Result<(Stamp, Digests)> {
+    ) -> io::Result<Read> {
         let mut alone = Sha256::new();
         let mut behind: Vec<(Fingerprint, Sha256)> =
             fronts.iter().map(|front| (front.sha256, front.state.clone())).collect();
+        let mut check = role.map(|role| Ok(Checker::new(role, Limits::default())));
         let stamp = self.read(path, progress, |bytes| {
             alone.update(bytes);
             for (_, state) in &mut behind {
                 state.update(bytes);
             }
+            // The hash is wanted even of a file that no server takes.
+            if let Some(Ok(checker)) = &mut check
+                && let Err(error) = checker.feed(bytes)
+            {
+                check = Some(Err(error));
+            }
         })?;
+        let check = match check {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            // A squashfs is looked at now.
+            Some(Ok(checker)) => checker.finish(&disk::open(path)?).map(drop),
+        };
+        if Stamp::of(path)? != stamp {
+            return Err(changed());
+        }
         let behind = behind.into_iter().map(|(front, state)| (front, finish(state))).collect();
-        Ok((stamp, Digests { sha256: finish(alone), behind }))
+        Ok(Read { stamp, digests: Digests { sha256: finish(alone), behind }, check })
     }
 
     /// Reads a file to its end; fails when it is another one afterwards.
@@ -114,7 +144,7 @@ impl Reader {
         mut take: impl FnMut(&[u8]),
     ) -> io::Result<Stamp> {
         let stamp = Stamp::of(path)?;
-        let mut file = File::open(path)?;
+        let mut file = disk::open(path)?;
         let mut size = 0;
         loop {
             let count = match file.read(&mut self.buffer) {
@@ -128,10 +158,14 @@ impl Reader {
             progress.add(count);
         }
         if size != stamp.size || Stamp::of(path)? != stamp {
-            return Err(io::Error::other("it was changed while it was read"));
+            return Err(changed());
         }
         Ok(stamp)
     }
+}
+
+fn changed() -> io::Error {
+    io::Error::other("it was changed while it was read")
 }
 
 pub(super) fn finish(state: Sha256) -> Fingerprint {

@@ -1,15 +1,61 @@
 //! Writing so that a reader, and a machine that loses its power, sees the old or the new.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::error::{Result, TreeError};
 
 /// Of files that web servers hand out.
 pub(super) const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// How files of a tree are opened: a link could lead out of it, and a pipe would never answer.
+const PLAIN: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+/// Opens a regular file for reading; what has another kind is refused.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    open_with(OpenOptions::new().read(true), path)
+}
+
+/// The same with `options`.
+pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let other = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    let opened = options.custom_flags(PLAIN.bits().cast_signed()).open(path);
+    let file = match opened {
+        Err(error) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
+            let reason = format!("it is a link, and links are not followed ({error})");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        // A pipe that nobody reads, when it is opened for writing.
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) => {
+            return Err(other());
+        }
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(other()) }
+}
+
+/// Refuses a directory of ours that leads to another place: what is in it is written and removed.
+pub(super) fn refuse_link(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            let reason = "it is no directory, or only a link to one; remove it";
+            Err(TreeError::io("use", path)(io::Error::other(reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bytes of a regular file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Creates a file that nothing had this name before, readable for all.
 pub(super) fn create(path: &Path) -> io::Result<File> {
@@ -65,7 +111,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<bool> {
 pub(super) fn holds(path: &Path, bytes: &[u8]) -> bool {
     let same_size = fs::symlink_metadata(path)
         .is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64);
-    same_size && fs::read(path).is_ok_and(|found| found == bytes)
+    same_size && read(path).is_ok_and(|found| found == bytes)
 }
 
 /// Has the names in a directory last.

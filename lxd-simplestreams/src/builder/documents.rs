@@ -1,6 +1,5 @@
 //! The documents of a tree on disk: each is written aside and renamed, the index last.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +65,7 @@ pub(super) fn twin(path: &Path) -> PathBuf {
 
 /// What a compressed twin holds; `None` where there is none.
 pub(super) fn unpacked(twin: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs::File::open(twin) {
+    let file = match disk::open(twin) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -78,7 +77,7 @@ pub(super) fn unpacked(twin: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// A document; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match disk::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(TreeError::io("read", path)(error)),

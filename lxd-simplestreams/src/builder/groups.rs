@@ -75,14 +75,20 @@ pub(super) struct Grouped {
     pub(super) incomplete: Vec<(String, String)>,
     /// Metadata for the same files as the one that was taken, and that one.
     pub(super) spare: Vec<(String, String)>,
+    /// Roots that lie beside an image which has others by the usual names.
+    pub(super) strays: Vec<String>,
 }
 
+/// A root file and what it is.
+type Root = (RootKind, String);
+
 /// Puts the files of one directory together: a metadata file with the roots of the same name, or,
-/// where it is the only one, with all.
+/// where it is the only one, with those of the usual names, and where there are none, with all.
 pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
     let mut grouped = Grouped::default();
     let mut metadata: BTreeMap<String, Vec<(String, Metadata)>> = BTreeMap::new();
-    let mut roots: BTreeMap<String, Vec<(RootKind, String)>> = BTreeMap::new();
+    let mut roots: BTreeMap<String, Vec<Root>> = BTreeMap::new();
+    let mut bare: BTreeMap<String, Vec<Root>> = BTreeMap::new();
     for (name, content) in files {
         match content {
             Content::Metadata(says) => {
@@ -90,6 +96,10 @@ pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
             }
             Content::Root(kind) => {
                 roots.entry(key(&name, &ROOTS)).or_default().push((kind, name));
+            }
+            Content::Bare => {
+                let entry = bare.entry(key(&name, &ROOTS)).or_default();
+                entry.push((RootKind::Tarball, name));
             }
             Content::Unified(says, kind) => {
                 let claims = stem(&name).parse().ok();
@@ -104,15 +114,28 @@ pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
         candidates.sort_by_key(|(name, _)| (rank(name), name.clone()));
         let mut candidates = candidates.into_iter();
         let Some((name, says)) = candidates.next() else { continue };
-        let found: Vec<_> = if is_only {
-            std::mem::take(&mut roots).into_values().flatten().collect()
-        } else {
-            roots.remove(&key).unwrap_or_default()
+        let mut take = |key: &str| {
+            let found = [roots.remove(key), bare.remove(key)];
+            found.into_iter().flatten().flatten().collect::<Vec<Root>>()
         };
+        let mut found = take(&key);
+        if is_only {
+            if !key.is_empty() {
+                found.extend(take(""));
+            }
+            let others = std::mem::take(&mut roots).into_values().flatten();
+            if found.is_empty() {
+                found.extend(others);
+            } else {
+                grouped.strays.extend(others.map(|(_, name)| name));
+            }
+        }
         grouped.spare.extend(candidates.map(|(spare, _)| (spare, name.clone())));
         grouped.add_split(name, says, found, key.parse().ok());
     }
-    for (_, name) in roots.into_values().flatten() {
+    // A tarball of other things is nobody's business, unless it is called a root.
+    let bare = bare.remove("").unwrap_or_default();
+    for (_, name) in roots.into_values().flatten().chain(bare) {
         grouped.incomplete.push((name, "there is no metadata file for it".to_owned()));
     }
     grouped
@@ -123,19 +146,22 @@ impl Grouped {
         &mut self,
         name: String,
         says: Metadata,
-        mut found: Vec<(RootKind, String)>,
+        mut found: Vec<Root>,
         claims: Option<Fingerprint>,
     ) {
         found.sort();
         let mut roots = BTreeMap::new();
         for (kind, root) in found {
-            match roots.get(&kind) {
-                None => drop(roots.insert(kind, root)),
-                Some(first) => {
-                    let reason = format!("{first} is the {} of its image already", kind.ftype());
-                    self.incomplete.push((root, reason));
-                }
+            // Whichever were taken, it could be the wrong one.
+            if let Some(first) = roots.get(&kind) {
+                let reason = format!(
+                    "both {first} and {root} could be its {}: keep one of them beside it",
+                    kind.ftype()
+                );
+                self.incomplete.push((name, reason));
+                return;
             }
+            roots.insert(kind, root);
         }
         if roots.is_empty() {
             let reason = "there is no root file system and no disk for this metadata";
@@ -155,6 +181,11 @@ fn key(name: &str, usual: &[&str]) -> String {
 fn rank(name: &str) -> usize {
     let stem = stem(name);
     METADATA.iter().position(|usual| *usual == stem).unwrap_or(METADATA.len())
+}
+
+/// Whether builders call metadata so.
+pub(super) fn is_metadata_name(name: &str) -> bool {
+    METADATA.contains(&stem(name).as_str())
 }
 
 /// A name without its endings and without what marks metadata.
@@ -194,6 +225,7 @@ mod tests {
                 'u' => Content::Unified(says(), InstanceType::Container),
                 's' => Content::Root(RootKind::Squashfs),
                 't' => Content::Root(RootKind::Tarball),
+                'b' => Content::Bare,
                 'q' => Content::Root(RootKind::DiskKvm),
                 'd' => Content::Delta,
                 _ => Content::Other,
@@ -209,6 +241,7 @@ mod tests {
         }
         told.extend(grouped.incomplete.iter().map(|(name, _)| format!("!{name}")));
         told.extend(grouped.spare.iter().map(|(name, _)| format!("({name})")));
+        told.extend(grouped.strays.iter().map(|name| format!("?{name}")));
         told.join(" ")
     }
 
@@ -256,10 +289,32 @@ mod tests {
             (&[("lxd.tar.xz", 'm')], "!lxd.tar.xz"),
             (&[("rootfs.squashfs", 's')], "!rootfs.squashfs"),
             (&[("x.tar.xz", 'm'), ("y.tar.xz", 'm'), ("z.img", 'q')], "!x.tar.xz !y.tar.xz !z.img"),
+            (&[("lxd.tar.xz", 'm'), ("a.squashfs", 's'), ("b.squashfs", 's')], "!lxd.tar.xz"),
+            // Other things that lie about beside an image.
             (
-                &[("lxd.tar.xz", 'm'), ("a.squashfs", 's'), ("b.squashfs", 's')],
-                "lxd.tar.xz+a.squashfs !b.squashfs",
+                &[("incus.tar.xz", 'm'), ("rootfs.tar.xz", 't'), ("logs.tar.gz", 't')],
+                "incus.tar.xz+rootfs.tar.xz ?logs.tar.gz",
             ),
+            (
+                &[("incus.tar.xz", 'm'), ("rootfs.squashfs", 's'), ("logs.tar.gz", 'b')],
+                "incus.tar.xz+rootfs.squashfs",
+            ),
+            (
+                &[("incus.tar.xz", 'm'), ("disk.qcow2", 'q'), ("base.qcow2", 'q')],
+                "incus.tar.xz+disk.qcow2 ?base.qcow2",
+            ),
+            (
+                &[("lxd.tar.xz", 'm'), ("x.squashfs", 's'), ("logs.tar", 'b')],
+                "lxd.tar.xz+x.squashfs",
+            ),
+            (&[("lxd.tar.xz", 'm'), ("root.tar", 'b')], "lxd.tar.xz+root.tar"),
+            (&[("lxd.tar.xz", 'm'), ("logs.tar", 'b')], "!lxd.tar.xz"),
+            (
+                &[("my.tar", 'm'), ("my.rootfs.tar", 'b'), ("x.tar", 't')],
+                "my.tar+my.rootfs.tar ?x.tar",
+            ),
+            (&[("logs.tar", 'b')], ""),
+            (&[("root.tar", 'b')], "!root.tar"),
             (&[], ""),
         ];
         for (files, expected) in cases {

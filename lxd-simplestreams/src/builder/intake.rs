@@ -198,11 +198,16 @@ impl LocalTree {
         let (root, jobs, hints) = (source.directory, self.jobs, source.hints);
         let scanning =
             Scanning { root, state: &state, jobs, progress, writes: false, above: &above, hints };
-        let Scan { versions, broken, files, .. } = scanning.scan("")?;
+        let Scan { versions, broken, warnings, files, .. } = scanning.scan("")?;
         let mut report = TakenReport::default();
-        let shown = |path: &str| join(source.shown.trim_end_matches('/'), path);
+        let shown = |path: &str| match path {
+            "" => source.shown.to_owned(),
+            path => join(source.shown.trim_end_matches('/'), path),
+        };
         report.broken =
             broken.into_iter().map(|one| Broken { path: shown(&one.path), ..one }).collect();
+        let warnings = warnings.into_iter();
+        report.warnings = warnings.map(|one| Broken { path: shown(&one.path), ..one }).collect();
         let mut coming = Vec::new();
         for mut version in versions {
             let all = version.images.len();
@@ -339,8 +344,9 @@ impl Job {
 
 /// The files of an image, with the names that they have in a tree.
 fn parts(image: &PublishedImage) -> Vec<(&'static str, &PublishedFile, Option<Kind>)> {
-    // What metadata says is read again each time.
-    let mut parts = vec![(metadata_name(image.root.is_none()), &image.metadata, None)];
+    // What metadata says is read again each time, but a whole image was checked.
+    let kind = image.root.is_none().then_some(Kind::Unified);
+    let mut parts = vec![(metadata_name(image.root.is_none()), &image.metadata, kind)];
     if let Some((kind, file)) = &image.root {
         parts.push((root_name(*kind), file, Content::Root(*kind).kind()));
     }

@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use super::LOCK;
+use super::disk;
 use super::error::{Result, TreeError};
+use super::state::STATE;
 
 /// The lock, as long as it lives.
 #[derive(Debug)]
@@ -23,7 +25,8 @@ pub(super) fn exclusive(root: &Path) -> Result<Lock> {
     let path = root.join(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    let lock = options.open(&path).map_err(TreeError::io("open", &path))?;
+    let lock = disk::open_with(&mut options, &path).map_err(TreeError::io("open", &path))?;
+    disk::refuse_link(&root.join(STATE))?;
     match lock.try_lock() {
         Ok(()) => Ok(Lock(lock)),
         Err(TryLockError::WouldBlock) => Err(TreeError::Locked(root.to_owned())),
@@ -33,7 +36,7 @@ pub(super) fn exclusive(root: &Path) -> Result<Lock> {
 
 /// Keeps those away who would change the tree; one that cannot be locked is only read anyway.
 pub(super) fn shared(root: &Path) -> Result<Option<Lock>> {
-    let Ok(file) = File::open(root.join(LOCK)) else { return Ok(None) };
+    let Ok(file) = disk::open(&root.join(LOCK)) else { return Ok(None) };
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Err(TreeError::Locked(root.to_owned())),

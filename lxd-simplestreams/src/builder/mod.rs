@@ -14,6 +14,7 @@ mod error;
 mod groups;
 mod intake;
 mod lock;
+mod names;
 mod naming;
 mod parallel;
 mod place;
@@ -59,7 +60,7 @@ pub use report::{BuildReport, TakenReport};
 pub use retention::{GRACE, KEEP, Retention};
 pub use scan::Double;
 pub use state::STATE;
-pub use verify::{Fault, FaultKind, VerifyReport, verify};
+pub use verify::{Fault, FaultKind, VerifyReport, verify, verify_signed};
 pub use withdraw::Removal;
 
 /// The lock of a tree.

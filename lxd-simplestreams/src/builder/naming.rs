@@ -47,8 +47,8 @@ pub(super) fn assign<'a>(
     }
 }
 
-/// Products of what was found. An image with a name of its own that is not the newest of its
-/// product is a product of its own: the name leads to no other image.
+/// Products of what was found. An image with a name that the newest of its product does not have is
+/// a product of its own: the name leads to no other image.
 pub(super) fn group(versions: &[Version]) -> Products {
     let mut newest: BTreeMap<String, &str> = BTreeMap::new();
     for version in versions {
@@ -56,17 +56,27 @@ pub(super) fn group(versions: &[Version]) -> Products {
         let entry = newest.entry(version.coordinates.product()).or_insert(serial);
         *entry = (*entry).max(serial);
     }
+    let is_newest = |version: &&Version| {
+        newest.get(&version.coordinates.product()) == Some(&version.coordinates.serial.as_str())
+    };
+    let mut usual: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for version in versions.iter().filter(is_newest) {
+        let names = usual.entry(version.coordinates.product()).or_default();
+        names.extend(version.images.iter().flat_map(|image| &image.aliases).map(String::as_str));
+    }
+    let none = BTreeSet::new();
     let mut images: Vec<PublishedImage> = Vec::new();
     for version in versions {
         let product = version.coordinates.product();
-        let is_newest = newest.get(&product) == Some(&version.coordinates.serial.as_str());
-        let usual = version.coordinates.aliases();
+        let is_newest = is_newest(&version);
+        let usual = usual.get(&product).unwrap_or(&none);
         for image in &version.images {
             let mut image = image.clone();
-            let own = image.aliases.iter().filter(|alias| !usual.contains(alias)).min().cloned();
+            let own =
+                image.aliases.iter().filter(|alias| !usual.contains(alias.as_str())).min().cloned();
             if let (Some(own), false, Some(place)) = (own, is_newest, &mut image.place) {
                 place.product = format!("{product}:{own}");
-                image.aliases.retain(|alias| !usual.contains(alias));
+                image.aliases.retain(|alias| !usual.contains(alias.as_str()));
             }
             images.push(image);
         }

@@ -54,7 +54,8 @@ impl Coordinates {
     /// and in the end `name`, so that unrelated images are no versions of each other.
     pub(super) fn of_image(metadata: &Metadata, hints: &Properties, name: &str) -> Self {
         let said = |key: &str| {
-            let of = |properties: &Properties| properties.get(key).and_then(|text| word(text));
+            let of =
+                |properties: &Properties| properties.get(key).and_then(|text| plain_word(text));
             of(&metadata.properties).or_else(|| of(hints))
         };
         let serial = [metadata.properties.get("serial"), hints.get("serial")];
@@ -64,7 +65,7 @@ impl Coordinates {
         Self {
             named: os.is_some() && release.is_some(),
             os: os.unwrap_or_else(|| NO_OS.to_owned()),
-            release: release.or_else(|| word(name)).unwrap_or_else(|| NO_OS.to_owned()),
+            release: release.or_else(|| plain_word(name)).unwrap_or_else(|| NO_OS.to_owned()),
             architecture: metadata.architecture,
             variant: said("variant").unwrap_or_else(|| NO_VARIANT.to_owned()),
             serial: serial.cloned().unwrap_or_else(|| publish::from_time(created)),
@@ -124,6 +125,12 @@ fn word(text: &str) -> Option<String> {
     Some(format!("{}-{hash}", word[..end].trim_end_matches('-')))
 }
 
+/// The same of characters that stand for themselves in every address.
+fn plain_word(text: &str) -> Option<String> {
+    let ascii: String = text.trim().chars().map(|c| if c.is_ascii() { c } else { '-' }).collect();
+    word(&ascii)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +163,12 @@ mod tests {
                 &[("release", "hinted"), ("serial", "20270101")],
                 "images/my-os-..-x/hinted/arm64/cloud/20270101",
                 &["my-os-..-x/hinted/cloud"],
+            ),
+            (
+                &[("os", "Größe#1?"), ("release", "50%41"), ("serial", "20260101")],
+                &[],
+                "images/gr--e-1/50-41/arm64/default/20260101",
+                &["gr--e-1/50-41", "gr--e-1/50-41/default"],
             ),
             (
                 &[("os", ".."), ("serial", "latest")],

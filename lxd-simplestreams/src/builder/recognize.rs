@@ -1,16 +1,17 @@
 //! What a file is, by its content: its name says little and its place nothing.
 
+mod structure;
+
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use lxd_proto::format::{
-    Checker, Compression, FileType, FormatError, Limits, Role, prove_complete,
-};
+use lxd_proto::format::{Checker, Compression, FileType, FormatError, Limits, Role};
 use lxd_proto::image::InstanceType;
 use lxd_proto::metadata::Metadata;
 use serde::{Deserialize, Serialize};
 
+use super::{disk, groups};
 use crate::root::RootKind;
 
 /// How far a tarball is read that has no root file system yet: metadata is small.
@@ -42,18 +43,28 @@ pub(super) enum Content {
     Unified(Metadata, InstanceType),
     /// The root of a split image.
     Root(RootKind),
+    /// A tarball without any of the directories that a root file system has: a root only where
+    /// its name says so.
+    Bare,
     /// A difference between two files.
     Delta,
     /// Something else, which is nobody's business.
     Other,
 }
 
-/// What a file was found to be, to be remembered; what metadata says is read again.
+/// What a file was found to be when it was checked whole, to be remembered; what metadata says is
+/// read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Kind {
+    /// Remembered by builders that only looked at the beginning.
+    #[serde(rename = "tarball", alias = "squashfs")]
+    Unchecked,
+    #[serde(rename = "whole-squashfs")]
     Squashfs,
+    #[serde(rename = "whole-tarball")]
     Tarball,
+    Unified,
     Disk,
     Uefi1,
     Disk1,
@@ -62,12 +73,13 @@ pub(super) enum Kind {
 }
 
 impl Content {
-    /// The part of it that need not be read again while the file stays the same.
+    /// What is remembered of it once it was checked whole.
     pub(super) const fn kind(&self) -> Option<Kind> {
         match self {
-            Self::Metadata(_) | Self::Unified(..) => None,
+            Self::Metadata(_) => None,
+            Self::Unified(..) => Some(Kind::Unified),
             Self::Root(RootKind::Squashfs) => Some(Kind::Squashfs),
-            Self::Root(RootKind::Tarball) => Some(Kind::Tarball),
+            Self::Root(RootKind::Tarball) | Self::Bare => Some(Kind::Tarball),
             Self::Root(RootKind::DiskKvm) => Some(Kind::Disk),
             Self::Root(RootKind::Uefi1) => Some(Kind::Uefi1),
             Self::Root(RootKind::Disk1) => Some(Kind::Disk1),
@@ -75,29 +87,52 @@ impl Content {
             Self::Other => Some(Kind::Other),
         }
     }
-}
 
-impl From<Kind> for Content {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Squashfs => Self::Root(RootKind::Squashfs),
-            Kind::Tarball => Self::Root(RootKind::Tarball),
-            Kind::Disk => Self::Root(RootKind::DiskKvm),
-            Kind::Uefi1 => Self::Root(RootKind::Uefi1),
-            Kind::Disk1 => Self::Root(RootKind::Disk1),
-            Kind::Delta => Self::Delta,
-            Kind::Other => Self::Other,
+    /// As what the whole file still has to be checked; what this module looks at whole has not.
+    pub(super) const fn unchecked(&self) -> Option<Role> {
+        match self {
+            Self::Unified(..) => Some(Role::Unified),
+            Self::Root(kind) => kind.unchecked(),
+            Self::Bare => Some(Role::Rootfs),
+            Self::Metadata(_) | Self::Delta | Self::Other => None,
         }
     }
 }
 
-/// Looks at the file. Metadata is checked whole, root file systems as far as is quick: the
-/// structure of a squashfs or a disk, the index of an xz file, the beginning of other tarballs.
+impl RootKind {
+    /// As what a root file has to be checked while it is hashed; a disk's structure is quick to
+    /// look at.
+    pub(super) const fn unchecked(self) -> Option<Role> {
+        match self {
+            Self::Squashfs | Self::Tarball => Some(Role::Rootfs),
+            Self::DiskKvm | Self::Uefi1 | Self::Disk1 => None,
+        }
+    }
+}
+
+impl Kind {
+    /// What is known of the file without another look.
+    pub(super) const fn content(self) -> Option<Content> {
+        Some(match self {
+            Self::Unchecked | Self::Unified => return None,
+            Self::Squashfs => Content::Root(RootKind::Squashfs),
+            Self::Tarball => Content::Root(RootKind::Tarball),
+            Self::Disk => Content::Root(RootKind::DiskKvm),
+            Self::Uefi1 => Content::Root(RootKind::Uefi1),
+            Self::Disk1 => Content::Root(RootKind::Disk1),
+            Self::Delta => Content::Delta,
+            Self::Other => Content::Other,
+        })
+    }
+}
+
+/// Looks at the file. Metadata and disks are checked whole, other roots as far as is quick: the
+/// structure of a squashfs, the beginning of a tarball. [`Content::unchecked`] says what is left.
 ///
 /// # Errors
 /// What is wrong with a file that is meant for an image.
 pub(super) fn recognize(path: &Path) -> Result<Content, FormatError> {
-    let mut file = File::open(path)?;
+    let mut file = disk::open(path)?;
     let mut head = Vec::new();
     (&mut file).take(FileType::DETECT_BYTES as u64).read_to_end(&mut head)?;
     file.rewind()?;
@@ -150,15 +185,8 @@ fn check(
 }
 
 fn tarball(file: &mut File, compression: Compression, name: &str) -> Result<Content, FormatError> {
-    let whole = |file: &File| match compression {
-        Compression::Xz => prove_complete(file).map(drop),
-        _ => Ok(()),
-    };
     match walk(file, Role::Unified, SEARCH) {
-        Ok((Some(metadata), Some(kind))) => {
-            whole(file)?;
-            return Ok(Content::Unified(metadata, kind));
-        }
+        Ok((Some(metadata), Some(kind))) => return Ok(Content::Unified(metadata, kind)),
         Ok((Some(metadata), None)) => {
             file.rewind()?;
             // The rules for a file that is nothing but metadata are stricter.
@@ -168,11 +196,16 @@ fn tarball(file: &mut File, compression: Compression, name: &str) -> Result<Cont
         // What is meant to be metadata is told by its own fault.
         Err(error @ (FormatError::Metadata(_) | FormatError::TwoRoots)) => return Err(error),
         Err(FormatError::Io(error)) => return Err(error.into()),
+        Err(error) if groups::is_metadata_name(name) => return Err(error),
         Ok((None, _)) | Err(_) => {}
     }
     file.rewind()?;
     match walk(file, Role::Rootfs, LOOK) {
-        Ok(_) => whole(file).map(|()| Content::Root(RootKind::Tarball)),
+        Ok(_) => {
+            file.rewind()?;
+            let is_root = structure::is_root(file.take(LOOK), compression)?;
+            Ok(if is_root { Content::Root(RootKind::Tarball) } else { Content::Bare })
+        }
         Err(error) if TARBALLS.iter().any(|ending| name.ends_with(ending)) => Err(error),
         // Many a log is compressed.
         Err(_) => Ok(Content::Other),
@@ -211,7 +244,7 @@ fn walk(
     Ok((known.metadata.cloned(), known.kind))
 }
 
-fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

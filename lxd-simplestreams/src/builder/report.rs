@@ -50,11 +50,14 @@ pub struct BuildReport {
     pub removed: Vec<Removal>,
     /// What is not published, and why.
     pub broken: Vec<Broken>,
+    /// What was passed over, or could trouble some clients.
+    pub warnings: Vec<Broken>,
 }
 
 impl BuildReport {
     pub(super) fn read(&mut self, scan: &Scan) {
         (self.hashed_files, self.hashed_bytes) = scan.read;
+        self.warnings.extend(scan.warnings.iter().cloned());
     }
 
     pub(super) fn count(&mut self, products: &Products) {
@@ -72,6 +75,7 @@ impl BuildReport {
         self.older = taken.older;
         self.gone = taken.gone;
         self.broken.extend(taken.broken);
+        self.warnings.extend(taken.warnings);
         self
     }
 }
@@ -89,6 +93,8 @@ pub struct TakenReport {
     pub gone: Vec<Removal>,
     /// What could not be taken.
     pub broken: Vec<Broken>,
+    /// What was passed over.
+    pub warnings: Vec<Broken>,
 }
 
 impl TakenReport {
@@ -99,5 +105,6 @@ impl TakenReport {
         self.older += other.older;
         self.gone.extend(other.gone);
         self.broken.extend(other.broken);
+        self.warnings.extend(other.warnings);
     }
 }

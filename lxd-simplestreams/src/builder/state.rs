@@ -3,7 +3,6 @@
 //! what has left both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +116,7 @@ impl State {
     /// What is remembered of the tree at `root`; nothing when that cannot be read.
     pub(super) fn load(root: &Path) -> Result<Self> {
         let path = file(root);
-        let bytes = match fs::read(&path) {
+        let bytes = match disk::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(TreeError::io("read", &path)(error)),

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use lxd_proto::time;
 
 use super::group::Facts;
+use super::texts;
 use super::{
     CATALOG, Products, PublishedFile, PublishedImage, PublishedProduct, SIGNED_CATALOG,
     architecture_name,
@@ -19,6 +20,8 @@ use crate::root::{INCUS, LXD, RootKind};
 pub const CONTENT_ID: &str = "images";
 /// What the simplestreams tools know a catalog by.
 const PRODUCTS_FORMAT: &str = "products:1.0";
+/// The one control character that JSON leaves as it is.
+const DELETE: u8 = 0x7f;
 const INDEX_FORMAT: &str = "index:1.0";
 
 /// Which catalogs an index names: the tools that check signatures want every document signed.
@@ -65,15 +68,15 @@ pub(super) fn product(published: &PublishedProduct) -> Option<Product> {
     let facts = Facts::of(newest);
     let requirements = requirements(newest);
     Some(Product {
-        aliases: published.aliases.join(","),
+        aliases: texts::joined(&published.aliases),
         arch: architecture_name(newest.architecture).into(),
-        os: facts.os.into(),
-        release: facts.release.into(),
+        os: texts::short(facts.os),
+        release: texts::short(facts.release),
         release_codename: String::new(),
         // Clients put it in the description, where nothing would leave a hole.
-        release_title: property(newest, "release_title").unwrap_or(facts.release).into(),
-        variant: facts.variant.into(),
-        version: property(newest, "version").unwrap_or_default().into(),
+        release_title: texts::short(property(newest, "release_title").unwrap_or(facts.release)),
+        variant: texts::short(facts.variant),
+        version: texts::short(property(newest, "version").unwrap_or_default()),
         supported: false,
         support_eol: support_eol(newest),
         lxd_requirements: requirements.clone(),
@@ -95,7 +98,7 @@ fn version(product: &PublishedProduct, images: &[PublishedImage]) -> Version {
             Some((root, file)) => split(product, image, *root, file, &mut items),
         }
     }
-    Version { label: label.into(), pubname: String::new(), items }
+    Version { label: texts::short(label), pubname: String::new(), items }
 }
 
 fn unified(image: &PublishedImage, items: &mut BTreeMap<String, Item>) {
@@ -160,7 +163,8 @@ fn property<'a>(image: &'a PublishedImage, key: &str) -> Option<&'a str> {
 
 fn requirements(image: &PublishedImage) -> Option<BTreeMap<String, String>> {
     let found = image.properties.iter().filter_map(|(key, value)| {
-        Some((key.strip_prefix("requirements.")?.to_owned(), value.clone()))
+        let key = key.strip_prefix("requirements.")?;
+        texts::is_tellable(key, value).then(|| (key.to_owned(), value.clone()))
     });
     let found: BTreeMap<_, _> = found.collect();
     (!found.is_empty()).then_some(found)
@@ -179,5 +183,17 @@ fn date(time: Timestamp) -> String {
 
 pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // Maps with text for keys, texts and numbers: serialising cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    if !json.contains(&DELETE) {
+        return json;
+    }
+    // JSON allows this control character in a text, signed documents do not.
+    let mut escaped = Vec::with_capacity(json.len() + 16);
+    for byte in json {
+        match byte {
+            DELETE => escaped.extend_from_slice(br"\u007f"),
+            byte => escaped.push(byte),
+        }
+    }
+    escaped
 }

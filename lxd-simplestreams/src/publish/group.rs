@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lxd_proto::image::InstanceType;
 
-use super::{Products, PublishedImage, PublishedProduct, architecture_name, serial};
+use super::{Products, PublishedImage, PublishedProduct, architecture_name, serial, texts};
 
 /// What an image without a name for its system is one of.
 const NO_OS: &str = "image";
@@ -97,7 +97,8 @@ impl Products {
         }
     }
 
-    fn free(&self, mut name: String) -> String {
+    fn free(&self, name: String) -> String {
+        let mut name = texts::bounded(name);
         while self.products.contains_key(&name) {
             name.push('-');
         }
@@ -106,7 +107,7 @@ impl Products {
 
     fn add(&mut self, name: String, mut candidates: Vec<Candidate>) {
         candidates.sort_by(|a, b| a.age().cmp(&b.age()));
-        let product = self.products.entry(name).or_default();
+        let product = self.products.entry(texts::bounded(name)).or_default();
         let mut taken = BTreeMap::new();
         for candidate in candidates {
             product.add(candidate, &mut taken);

@@ -11,6 +11,7 @@ mod pieces;
 mod serial;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::collections::BTreeMap;
 

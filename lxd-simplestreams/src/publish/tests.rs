@@ -349,3 +349,32 @@ fn a_catalog_in_pieces_is_the_catalog() {
     let twice = assemble([("p", &b"{}"[..]), ("p", b"{}")], now());
     assert_eq!(twice.names, ["p", "p-"]);
 }
+
+#[test]
+fn whatever_images_say_can_be_signed() {
+    let (signer, keyring) = crate::signed::tests::ed25519();
+    let odd = with(image(1, "2026-01-01", &[]), "label", "a\u{7f}\u{1}b ");
+    let mut odd = with(odd, "requirements.x", &"y".repeat(25_000));
+    odd = with(odd, "requirements.y", "z");
+    odd.aliases = (0..2000).map(|number| format!("name/{number}/with-{number}")).collect();
+    let mut large = with(image(2, "2026-01-02", &["large"]), "os", &"\"\u{1}".repeat(10_000));
+    for key in ["release", "variant", "version", "release_title"] {
+        large = with(large, key, &"\\ ".repeat(20_000));
+    }
+    let products = Products::group(vec![odd, large]);
+    for (name, product) in products.products() {
+        assert!(name.len() <= 1024, "{}", name.len());
+        assert!(!product.to_json().is_empty());
+    }
+    let catalog = products.catalog(now());
+    for document in [catalog.clone(), products.index(now(), Signed::Yes)] {
+        let signed = signer.sign_json(&document).unwrap();
+        assert!(keyring.verify(&signed).is_ok());
+    }
+    let catalog = Catalog::parse(&catalog).unwrap();
+    let product = &catalog.products["debian:bookworm:amd64:default"];
+    assert_eq!(product.versions.values().next().unwrap().label, "a\u{7f}\u{1}b ");
+    let requirements = product.requirements.as_ref().unwrap();
+    assert_eq!(requirements.keys().collect::<Vec<_>>(), ["y"]);
+    assert!(product.aliases.starts_with("name/0/with-0,name/1/with-1,"), "{}", product.aliases);
+}

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 pub use keyring::{Keyring, Verified};
 pub use signer::{SignError, Signer};
-pub(crate) use text::says;
+pub(crate) use text::{form, says};
 
 /// The largest file of keys, in bytes.
 pub const MAX_KEYS: usize = 1 << 20;

@@ -43,11 +43,7 @@ impl Text {
         if lines.next()? != Some(BEGIN.as_bytes()) {
             let marker = BEGIN.as_bytes();
             let inside = document.windows(marker.len()).any(|window| window == marker);
-            return Err(if inside {
-                form("something stands before it")
-            } else {
-                Refused::Unsigned
-            });
+            return Err(if inside { odd("something stands before it") } else { Refused::Unsigned });
         }
         let hashes = hashes(&mut lines)?;
         let payload = payload(&mut lines, document.len())?;
@@ -74,7 +70,7 @@ impl Text {
     }
 }
 
-fn form(reason: &str) -> Refused {
+fn odd(reason: &str) -> Refused {
     Refused::Form(reason.to_owned())
 }
 
@@ -97,16 +93,16 @@ impl<'a> Lines<'a> {
         self.rest = rest;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // A line's end to one reader, a part of the line to another.
-        let odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-        if line.iter().any(odd) {
-            return Err(form("it has control characters"));
+        let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+        if line.iter().any(control) {
+            return Err(odd("it has control characters"));
         }
         Ok(Some(line))
     }
 
     /// The next line, which must be there.
     fn expect(&mut self) -> Result<&'a [u8], Refused> {
-        self.next()?.ok_or_else(|| form("it breaks off"))
+        self.next()?.ok_or_else(|| odd("it breaks off"))
     }
 }
 
@@ -119,10 +115,10 @@ fn hashes(lines: &mut Lines<'_>) -> Result<Vec<String>, Refused> {
             return Ok(hashes);
         }
         let named = line.strip_prefix(HASH.as_bytes()).and_then(|line| str::from_utf8(line).ok());
-        let Some(named) = named else { return Err(form("it has headers other than \"Hash\"")) };
+        let Some(named) = named else { return Err(odd("it has headers other than \"Hash\"")) };
         hashes.extend(named.split(',').map(|name| name.trim().to_ascii_uppercase()));
     }
-    Err(form("it has too many headers"))
+    Err(odd("it has too many headers"))
 }
 
 /// The signed lines, up to the signature.
@@ -136,7 +132,7 @@ fn payload(lines: &mut Lines<'_>, most: usize) -> Result<Vec<u8>, Refused> {
             Some(_) if line == SIGNATURE.as_bytes() => return Ok(payload),
             Some(rest) => rest
                 .strip_prefix(b" ")
-                .ok_or_else(|| form("a line begins with a dash that is not escaped"))?,
+                .ok_or_else(|| odd("a line begins with a dash that is not escaped"))?,
         };
         if !first {
             payload.push(b'\n');
@@ -152,20 +148,20 @@ fn payload(lines: &mut Lines<'_>, most: usize) -> Result<Vec<u8>, Refused> {
 fn signature(lines: &mut Lines<'_>) -> Result<String, Refused> {
     let mut signature = format!("{SIGNATURE}\n");
     loop {
-        let line = str::from_utf8(lines.expect()?).map_err(|_| form("its signature is damaged"))?;
+        let line = str::from_utf8(lines.expect()?).map_err(|_| odd("its signature is damaged"))?;
         signature.push_str(line);
         signature.push('\n');
         if line == END {
             break;
         }
         if line.starts_with('-') {
-            return Err(form("its signature is damaged"));
+            return Err(odd("its signature is damaged"));
         }
         if signature.len() > MAX_SIGNATURE {
-            return Err(form("its signature is too large"));
+            return Err(odd("its signature is too large"));
         }
     }
-    if lines.rest.is_empty() { Ok(signature) } else { Err(form("something stands after it")) }
+    if lines.rest.is_empty() { Ok(signature) } else { Err(odd("something stands after it")) }
 }
 
 /// Whether a signed document has this JSON in its frame; the signature is not looked at.
@@ -173,6 +169,11 @@ pub(crate) fn says(document: &[u8], json: &[u8]) -> bool {
     let text = broken(json);
     let text = text.strip_suffix(b"\n").unwrap_or(&text);
     Text::parse(document).is_ok_and(|found| found.payload == text)
+}
+
+/// Whether a document is one signed block; the signature is not looked at.
+pub(crate) fn form(document: &[u8]) -> Result<(), Refused> {
+    Text::parse(document).map(drop)
 }
 
 /// JSON whose lines GnuPG reads whole: long ones are broken after a comma between two values,

@@ -22,14 +22,20 @@ use crate::progress::show;
 #[command(after_help = "\
 Every directory below DIR/images that holds a metadata file and a root file, or a whole image, is a
 version; what files are is told by their content. Product, version and names come from the image's
-metadata.yaml, or from directories of the shape images/OS/RELEASE/ARCH/VARIANT/SERIAL. Names that
-begin with a dot are passed over. The documents are written below DIR/streams, the index last; a
+metadata.yaml, or from directories of the shape images/OS/RELEASE/ARCH/VARIANT/SERIAL; the names that
+images have at a remote come before those. Where several files could be the root of an image, it is
+the one with a usual name (rootfs, root, disk) or with the name of the metadata file. Each new file is
+read whole once and checked as a server checks what is imported. Names that begin with a dot, backup
+copies (.bak, .old, .orig, .part, ~) and links are passed over. The documents are written below DIR/streams, the index last; a
 reader sees the old tree or the new one. When nothing has changed, nothing is written.
 
 With --from images come into the tree first: those below a directory, as image builders and `image
 export` leave them, or the public ones of a remote. What is there already does not come again, nor
 does what prune has removed, unless --keep covers it. Images of a remote that it does not publish
 any more are told and stay: remove the directory of one and build again to take it out.
+
+Of SHA256SUMS beside the files, what it says about them has to be right; where there is none, it is
+written.
 
 An image that is broken does not keep the others: it is told, and the exit status is 1. Documents
 that others made are not replaced, and a catalog does not become empty, without --force.

@@ -17,6 +17,9 @@ pub(super) fn tell(
     dry_run: bool,
 ) -> Outcome {
     if format.is_text() {
+        for one in &report.warnings {
+            note(&format!("Warning: {}: {}", one.path, one.reason));
+        }
         for one in &report.broken {
             note(&format!("Error: {}: {}", one.path, one.reason));
         }

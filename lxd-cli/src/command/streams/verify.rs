@@ -4,30 +4,37 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lxd_proto::remote::Progress;
-use lxd_simplestreams::builder::verify;
+use lxd_simplestreams::builder::verify_signed;
 
 use super::JobsFlag;
 use crate::command::flags::ResultFormat;
 use crate::context::Context;
 use crate::editor::blocking;
 use crate::failure::{Failure, Outcome};
-use crate::output::human_size;
+use crate::keyrings;
+use crate::output::{human_size, note};
 use crate::progress::show;
 
 /// Check every file of a tree against what its documents say.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads the index, the catalogs and their compressed twins, and every file that they list: size,
-hash, and what metadata and root are together. Applies every delta (with xdelta3). Tells what lies
-there that nothing lists. All faults are told, not only the first; the exit status is 1 when there
+hash, what metadata and root are together, and whether a server would take them. Applies every delta
+(with xdelta3). Where there are signed documents, they have to say what the others say; with --keyring
+there have to be some, signed by one of its keys. Tells what lies there that nothing lists. All faults
+are told, not only the first, and those of documents before the rest; the exit status is 1 when there
 are any. Nothing is changed.
 
-Example:
-  lxd-cli streams verify /srv/images --format json")]
+Examples:
+  lxd-cli streams verify /srv/images --format json
+  lxd-cli streams verify /srv/images --keyring signer.pgp")]
 pub(crate) struct Verify {
     /// The tree
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    /// Public OpenPGP keys, one of which must have signed the documents
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
     #[command(flatten)]
     jobs: JobsFlag,
     #[command(flatten)]
@@ -40,8 +47,16 @@ impl Verify {
         let (directory, jobs, counted) =
             (self.directory.clone(), self.jobs.get(), progress.clone());
         let shown = show(context.progress, "Verifying the tree", &progress);
-        let report = blocking(move || verify(&directory, jobs, &counted)).await??;
+        let keyring = self.keyring.as_deref().map(keyrings::load).transpose()?;
+        let verified =
+            blocking(move || verify_signed(&directory, keyring.as_ref(), jobs, &counted)).await?;
+        let report = verified?;
         shown.done();
+        if self.format.is_text() {
+            for one in &report.warnings {
+                note(&format!("Warning: {}: {}", one.path, one.reason));
+            }
+        }
         let mut text: String = report
             .faults
             .iter()

@@ -1,10 +1,9 @@
 //! What lies in a tree: every directory with an image in it, read, hashed and checked.
 
 mod reading;
+mod walk;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -13,27 +12,16 @@ use lxd_proto::image::Properties;
 use lxd_proto::remote::Progress;
 use serde::Serialize;
 
-use super::digest::{Reader, Stamp};
-use super::error::{Broken, Result, TreeError};
+use super::digest::Reader;
+use super::error::{Broken, Result};
+use super::names;
 use super::parallel;
 use super::place::Coordinates;
 use super::state::{Known, State};
 use super::sums::SHA256SUMS;
 use crate::publish::{PublishedFile, PublishedImage};
 use reading::Reading;
-
-/// Directories below each other; a tree has six.
-const DEEPEST: usize = 16;
-/// Files of a tree, at most.
-const MOST_FILES: usize = 1_000_000;
-
-/// A directory and the regular files in it, all names in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Directory {
-    /// From where the walk began; empty for the beginning itself.
-    pub(super) path: String,
-    pub(super) files: Vec<(String, Stamp)>,
-}
+pub(super) use walk::{Directory, Walked, walk};
 
 /// One build, with all that is published of it.
 #[derive(Debug, Clone)]
@@ -74,6 +62,8 @@ pub(super) struct Scan {
     pub(super) deltas: Vec<DeltaFile>,
     pub(super) doubles: Vec<Double>,
     pub(super) broken: Vec<Broken>,
+    /// What was passed over, or could trouble somebody; the images are published.
+    pub(super) warnings: Vec<Broken>,
     /// By path; what was read of the files that are there.
     pub(super) files: BTreeMap<String, Known>,
     /// Files that had to be read, and their bytes.
@@ -95,50 +85,6 @@ pub(super) struct Scanning<'a> {
     pub(super) hints: &'a BTreeMap<Fingerprint, Properties>,
 }
 
-/// All directories below `top` of `root`, with their files. Names that begin with a dot and links
-/// are passed over.
-pub(super) fn walk(root: &Path, top: &str) -> Result<Vec<Directory>> {
-    let mut found = Vec::new();
-    let mut count = 0;
-    let mut open = vec![(top.to_owned(), 0)];
-    while let Some((path, depth)) = open.pop() {
-        let full = root.join(&path);
-        let list = match fs::read_dir(&full) {
-            Ok(list) => list,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && depth == 0 => break,
-            Err(error) => return Err(TreeError::io("read", &full)(error)),
-        };
-        let mut files = Vec::new();
-        for entry in list {
-            let entry = entry.map_err(TreeError::io("read", &full))?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let kind = entry.file_type().map_err(TreeError::io("read", &full))?;
-            if name.starts_with('.') || name.chars().any(char::is_control) {
-                continue;
-            }
-            if kind.is_dir() && depth < DEEPEST {
-                open.push((join(&path, &name), depth + 1));
-            } else if kind.is_file() {
-                // It may go while we look.
-                if let Ok(stamp) = Stamp::of(&entry.path()) {
-                    files.push((name, stamp));
-                }
-            }
-        }
-        count += files.len();
-        if count > MOST_FILES {
-            let error = io::Error::other(format!("it has more than {MOST_FILES} files"));
-            return Err(TreeError::io("use", root)(error));
-        }
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        if !files.is_empty() {
-            found.push(Directory { path, files });
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
-}
-
 pub(super) fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
@@ -146,7 +92,7 @@ pub(super) fn join(directory: &str, name: &str) -> String {
 impl Scanning<'_> {
     /// Reads everything below `top`.
     pub(super) fn scan(&self, top: &str) -> Result<Scan> {
-        let directories = walk(self.root, top)?;
+        let Walked { directories, broken, passed } = walk(self.root, top)?;
         let unread = directories.iter().flat_map(|directory| {
             let path = &directory.path;
             directory.files.iter().filter_map(move |(name, stamp)| {
@@ -161,15 +107,17 @@ impl Scanning<'_> {
             reading.run();
             reading.scan
         });
-        let mut scan = Scan::default();
+        let mut scan = Scan { broken, warnings: passed, ..Scan::default() };
         for one in found {
             scan.versions.extend(one.versions);
             scan.deltas.extend(one.deltas);
             scan.broken.extend(one.broken);
+            scan.warnings.extend(one.warnings);
             scan.files.extend(one.files);
             scan.read = (scan.read.0 + one.read.0, scan.read.1 + one.read.1);
         }
         scan.drop_doubles();
+        names::settle(&mut scan.versions, self.state);
         Ok(scan)
     }
 }

@@ -1,8 +1,6 @@
 //! One directory of a tree: its files put together, hashed, and held against the hashes beside
 //! them.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
 use jiff::Timestamp;
@@ -12,15 +10,16 @@ use lxd_proto::remote::Progress;
 use lxd_proto::time;
 
 use super::{DeltaFile, Directory, Scan, Scanning, Version, base_name, join};
-use crate::builder::digest::{Digests, Reader, Stamp};
+use crate::builder::digest::{Digests, Read, Reader, Stamp};
 use crate::builder::disk;
 use crate::builder::error::Broken;
 use crate::builder::groups::{Group, Grouped, Parts, group};
 use crate::builder::place::Coordinates;
-use crate::builder::recognize::{Content, recognize};
+use crate::builder::recognize::{Content, Kind, recognize};
 use crate::builder::state::Known;
 use crate::builder::sums::{self, SHA256SUMS, Sums};
 use crate::publish::{PublishedFile, PublishedImage};
+use crate::root::RootKind;
 
 /// One directory being read.
 pub(super) struct Reading<'a, 's> {
@@ -45,7 +44,12 @@ impl Reading<'_, '_> {
         }
         let deltas = contents.iter().filter(|(_, content)| *content == Content::Delta);
         let deltas: Vec<String> = deltas.map(|(name, _)| name.clone()).collect();
-        let Grouped { groups, incomplete, spare } = group(contents);
+        let Grouped { groups, incomplete, spare, strays } = group(contents);
+        for name in strays {
+            let reason = "it is not published: the image beside it has its files by their usual \
+                          names";
+            self.warn(&name, reason);
+        }
         // What is missing may be what is broken, which was told.
         let is_told = !self.scan.broken.is_empty();
         for (name, reason) in incomplete.into_iter().filter(|_| !is_told) {
@@ -76,8 +80,9 @@ impl Reading<'_, '_> {
         }
         if self.scanning.writes && sums.is_none() && !self.scan.versions.is_empty() {
             let path = self.scanning.root.join(&self.directory.path).join(SHA256SUMS);
+            // Others like to have it; the images are published without.
             if let Err(error) = disk::replace(&path, sums::text(&own).as_bytes()) {
-                self.broken(SHA256SUMS, error);
+                self.warn(SHA256SUMS, error);
             }
         }
     }
@@ -91,20 +96,41 @@ impl Reading<'_, '_> {
         self.scan.broken.push(Broken::new(path, reason));
     }
 
+    fn warn(&mut self, name: &str, reason: impl ToString) {
+        let path = self.path(name);
+        self.scan.warnings.push(Broken::new(path, reason));
+    }
+
+    /// Warns of a path that is an address to some clients.
+    fn warn_of_paths(&mut self, files: &[String]) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~+:@,=!$&'()*;/".contains(c);
+        let odd = |name: &String| self.path(name).chars().find(|c| !is_plain(*c));
+        if let Some(odd) = files.iter().find_map(odd) {
+            let reason = format!(
+                "its path has {odd:?}, which some clients do not ask for rightly (sstream-mirror \
+                 ends there): rename it"
+            );
+            let path = self.directory.path.clone();
+            self.scan.warnings.push(Broken::new(path, reason));
+        }
+    }
+
     /// What a file is, without a look where it was looked at before.
     fn content(&mut self, name: &str, stamp: Stamp) -> Result<Content, String> {
         let path = self.path(name);
         let known = self.scanning.state.known(&path, stamp);
         if let Some(known) = known {
             self.scan.files.insert(path.clone(), known.clone());
-            if let Some(kind) = known.kind {
-                return Ok(kind.into());
+            if let Some(content) = known.kind.and_then(Kind::content) {
+                return Ok(content);
             }
         }
         let content = recognize(&self.scanning.root.join(&path)).map_err(|e| e.to_string())?;
         let entry =
             self.scan.files.entry(path).or_insert(Known { stamp, kind: None, digests: None });
-        entry.kind = content.kind();
+        if content.unchecked().is_none() {
+            entry.kind = content.kind();
+        }
         Ok(content)
     }
 
@@ -118,18 +144,8 @@ impl Reading<'_, '_> {
             return Err(format!("{SHA256SUMS} has more than {} bytes", sums::LARGEST));
         }
         let path = self.scanning.root.join(self.path(SHA256SUMS));
-        let text = fs::read(&path).map_err(|error| format!("{SHA256SUMS}: {error}"))?;
-        let sums = sums::parse(&String::from_utf8_lossy(&text))
-            .map_err(|error| format!("{SHA256SUMS}: {error}"))?;
-        let here: BTreeSet<&str> =
-            self.directory.files.iter().map(|(name, _)| name.as_str()).collect();
-        let missing = |name: &String| {
-            !here.contains(name.as_str()) && !self.scanning.state.is_withdrawn(&self.path(name))
-        };
-        match sums.keys().find(|name| missing(name)) {
-            Some(name) => Err(format!("{SHA256SUMS} lists {name}, which is not there")),
-            None => Ok(Some(sums)),
-        }
+        let text = disk::read(&path).map_err(|error| format!("{SHA256SUMS}: {error}"))?;
+        Ok(Some(sums::parse(&String::from_utf8_lossy(&text))))
     }
 
     fn version(
@@ -145,7 +161,7 @@ impl Reading<'_, '_> {
             made.push((metadata.sha256, kind, None));
         }
         for (kind, name) in group.roots() {
-            let (file, fingerprint) = self.root(group, name, &metadata)?;
+            let (file, fingerprint) = self.root(group, (kind, name), &metadata)?;
             made.push((fingerprint, kind.kind(), Some((kind, file))));
         }
         let mut files = vec![(group.metadata.clone(), metadata.sha256)];
@@ -173,7 +189,11 @@ impl Reading<'_, '_> {
             images.push(image);
         }
         let directory = self.directory.path.clone();
-        let files = files.into_iter().map(|(name, _)| name).collect();
+        let files: Vec<String> = files.into_iter().map(|(name, _)| name).collect();
+        // What comes from elsewhere gets a path of ours.
+        if self.scanning.above.as_os_str().is_empty() {
+            self.warn_of_paths(&files);
+        }
         Ok(Version { directory, is_alone, files, coordinates, images })
     }
 
@@ -202,7 +222,7 @@ impl Reading<'_, '_> {
         coordinates: &Coordinates,
         (fingerprint, kind): (Fingerprint, InstanceType),
         metadata: &PublishedFile,
-        root: Option<(crate::RootKind, PublishedFile)>,
+        root: Option<(RootKind, PublishedFile)>,
     ) -> PublishedImage {
         let says = &group.says;
         let mut properties = says.properties.clone();
@@ -238,7 +258,11 @@ impl Reading<'_, '_> {
     /// The metadata file, or the whole image.
     fn metadata(&mut self, group: &Group) -> Result<PublishedFile, String> {
         let path = self.path(&group.metadata);
-        let digests = self.digests(&path, None)?;
+        let content = match group.parts {
+            Parts::Unified(kind) => Content::Unified(group.says.clone(), kind),
+            Parts::Roots(_) => Content::Metadata(group.says.clone()),
+        };
+        let digests = self.digests(&path, None, &content)?;
         Ok(self.file(path, digests.sha256))
     }
 
@@ -246,11 +270,12 @@ impl Reading<'_, '_> {
     fn root(
         &mut self,
         group: &Group,
-        name: &str,
+        (kind, name): (RootKind, &str),
         metadata: &PublishedFile,
     ) -> Result<(PublishedFile, Fingerprint), String> {
         let path = self.path(name);
-        let digests = self.digests(&path, Some((&group.metadata, metadata.sha256)))?;
+        let behind = Some((group.metadata.as_str(), metadata.sha256));
+        let digests = self.digests(&path, behind, &Content::Root(kind))?;
         let fingerprint = digests.behind.get(&metadata.sha256).copied();
         let fingerprint = fingerprint.ok_or_else(|| changed(&group.metadata))?;
         Ok((self.file(path, digests.sha256), fingerprint))
@@ -258,7 +283,7 @@ impl Reading<'_, '_> {
 
     fn delta(&mut self, name: &str, sums: Option<&Sums>, own: &mut Sums) -> Result<(), String> {
         let path = self.path(name);
-        let digests = self.digests(&path, None)?;
+        let digests = self.digests(&path, None, &Content::Delta)?;
         if sums.and_then(|sums| sums.get(name)).is_some_and(|sum| *sum != digests.sha256) {
             return Err(other_hash(name));
         }
@@ -275,21 +300,24 @@ impl Reading<'_, '_> {
     }
 
     /// The hashes of a file: remembered, or read. `behind` is the metadata file whose hash goes
-    /// on with it.
+    /// on with it. What the file is for is checked on the way, once.
     fn digests(
         &mut self,
         path: &str,
         behind: Option<(&str, Fingerprint)>,
+        content: &Content,
     ) -> Result<Digests, String> {
-        let known = self.scan.files.get(path).and_then(|known| known.digests.as_ref());
-        if let Some(known) = known {
+        let known = self.scan.files.get(path);
+        let is_checked = known.is_some_and(|known| known.kind == content.kind());
+        let role = content.unchecked().filter(|_| !is_checked);
+        if let Some(known) = known.and_then(|known| known.digests.as_ref()) {
             let has = behind.is_none_or(|(_, metadata)| known.behind.contains_key(&metadata));
-            if has {
+            if has && role.is_none() {
                 return Ok(known.clone());
             }
         }
         let root = self.scanning.root;
-        let told = |error: io::Error| format!("{}: {error}", base_name(path));
+        let told = |error: io::Error| of_file(path, error);
         let (mut fronts, progress) = (Vec::new(), self.scanning.progress);
         if let Some((name, sha256)) = behind {
             let front = self.reader.front(&root.join(self.path(name)), &Progress::default());
@@ -300,12 +328,16 @@ impl Reading<'_, '_> {
             fronts.push(front);
         }
         let fronts: Vec<_> = fronts.iter().collect();
-        let read = self.reader.digest(&root.join(path), &fronts, progress).map_err(told)?;
-        let (stamp, digests) = read;
+        let read = self.reader.digest(&root.join(path), &fronts, role, progress).map_err(told)?;
+        let Read { stamp, digests, check } = read;
         self.scan.read.0 += 1;
         self.scan.read.1 += stamp.size();
         match self.scan.files.get_mut(path) {
-            Some(known) if known.stamp == stamp => known.digests = Some(digests.clone()),
+            Some(known) if known.stamp == stamp => {
+                check.map_err(|error| of_file(path, error))?;
+                known.kind = content.kind();
+                known.digests = Some(digests.clone());
+            }
             _ => return Err(changed(base_name(path))),
         }
         Ok(digests)
@@ -315,16 +347,15 @@ impl Reading<'_, '_> {
 const NO_WHOLE_MACHINES: &str = "it is a virtual machine in one file, which LXD takes for a \
     container; publish it as a metadata tarball and a disk";
 
-/// Holds files against what is written about them.
+/// Holds files against what is written about them, where something is.
 fn compare(sums: &Sums, files: &[(String, Fingerprint)]) -> Result<(), String> {
-    for (name, hash) in files {
-        match sums.get(name) {
-            None => return Err(format!("{SHA256SUMS} does not list {name}")),
-            Some(sum) if sum != hash => return Err(other_hash(name)),
-            Some(_) => {}
-        }
-    }
-    Ok(())
+    let is_other =
+        |(name, hash): &&(String, Fingerprint)| sums.get(name).is_some_and(|listed| listed != hash);
+    files.iter().find(is_other).map_or(Ok(()), |(name, _)| Err(other_hash(name)))
+}
+
+fn of_file(path: &str, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", base_name(path))
 }
 
 fn other_hash(name: &str) -> String {

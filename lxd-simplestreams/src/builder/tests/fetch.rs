@@ -127,6 +127,29 @@ async fn public_images_come_verified_with_their_names() {
 }
 
 #[tokio::test]
+async fn a_name_leads_where_it_led() {
+    let home = Home::new();
+    let mut server = Memory::default();
+    server.add(&sample("alpine", "20260101"), &[], true);
+    let debian = server.add(&sample("debian", "20260101"), &["alpine/1"], true);
+    let older = server.add(&sample("void", "20260101"), &["void/1"], true);
+    server.add(&sample("void", "20260102"), &[], true);
+    assert_eq!(told(&fetched(&home, &server, None).await.broken), [""; 0]);
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for (product, listed) in home.catalog().products {
+        for alias in listed.aliases.split(',') {
+            assert_eq!(names.insert(alias.to_owned(), product.clone()), None, "{alias}");
+        }
+    }
+    assert_eq!(names["alpine/1"], "debian:1:amd64:default");
+    assert_eq!(names["alpine/1/default"], "alpine:1:amd64:default");
+    assert!(home.listed()[&debian].names.contains("debian/1"));
+    // Not to the newest of its product, where the server has another word.
+    assert_eq!(&*home.listed()[&older].names, "void/1");
+    assert_eq!(home.verify().faults, []);
+}
+
+#[tokio::test]
 async fn only_what_stays_comes() {
     let home = Home::new();
     let mut server = Memory::default();

@@ -1,32 +1,41 @@
 //! A tree held against what its documents say: every fault, not only the first.
 
+mod beside;
 mod listed;
+mod signatures;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lxd_proto::remote::Progress;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::digest::{self, Digests, Front, Reader, Stamp};
+use super::digest::{self, Digests, Front, Read, Reader};
+use super::disk;
 use super::documents;
-use super::error::{Result, TreeError};
+use super::error::{Broken, Result, TreeError};
 use super::lock;
 use super::parallel;
-use super::place::IMAGES;
-use super::recognize::{Content, recognize};
-use super::scan::{base_name, join, walk};
+use super::scan::base_name;
 use super::state::State;
-use super::sums::{self, SHA256SUMS};
 use super::vcdiff::Program;
 use crate::document::{Catalog, IMAGE_DOWNLOADS, Index};
 use crate::path::TreePath;
 use crate::publish::INDEX;
+use crate::signed::Keyring;
 use listed::{Delta, Listed};
+
+/// Where the documents are.
+const DOCUMENTS: &str = "streams/";
+/// What catalogs say that they are.
+const PRODUCTS_FORMAT: &str = "products:1.0";
+/// Who is strict about it.
+const OTHERS: &str = "the simplestreams tools refuse it";
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -40,12 +49,21 @@ pub enum FaultKind {
     Size,
     /// A listed file has other bytes, or `SHA256SUMS` says something else.
     Hash,
+    /// A listed file is the one that is listed, but damaged.
+    Content,
     /// Metadata and root together are not the image that is listed.
     Fingerprint,
     /// A delta does not make the file that it should, or starts from nothing.
     Delta,
     /// A compressed twin says something else than its document.
     Twin,
+    /// A signed document is missing, says something else than its document, or its signature does
+    /// not count.
+    Signature,
+    /// No web server may read a listed file.
+    Permissions,
+    /// A directory that cannot be read.
+    Unreadable,
     /// A file for an image that nothing lists.
     Orphan,
 }
@@ -74,23 +92,38 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Deltas that were applied.
     pub deltas: usize,
-    /// In the order of their paths.
+    /// Those of documents first, then in the order of their paths.
     pub faults: Vec<Fault>,
+    /// What could trouble some clients.
+    pub warnings: Vec<Broken>,
 }
 
 /// Reads everything that the documents of the tree at `root` list, on at most `jobs` threads.
-/// Changes nothing.
+/// Changes nothing. Signed documents are held against the others; whose they are is not asked.
 ///
 /// # Errors
 /// When there is no tree, or somebody is changing it.
 pub fn verify(root: &Path, jobs: NonZeroUsize, progress: &Progress) -> Result<VerifyReport> {
+    verify_signed(root, None, jobs, progress)
+}
+
+/// The same; with a keyring the documents have to be signed by one of its keys.
+///
+/// # Errors
+/// When there is no tree, or somebody is changing it.
+pub fn verify_signed(
+    root: &Path,
+    keyring: Option<&Keyring>,
+    jobs: NonZeroUsize,
+    progress: &Progress,
+) -> Result<VerifyReport> {
     if !root.is_dir() {
         return Err(TreeError::NoDirectory(root.to_owned()));
     }
     let _lock = lock::shared(root)?;
     let state = State::load(root)?;
-    let mut checking = Checking { root, report: VerifyReport::default() };
-    let catalogs = checking.catalogs()?;
+    let mut checking = Checking { root, report: VerifyReport::default(), unread: false };
+    let catalogs = checking.catalogs();
     let mut listed = Listed::default();
     for (path, catalog) in &catalogs {
         checking.list(path, catalog, &mut listed);
@@ -98,15 +131,22 @@ pub fn verify(root: &Path, jobs: NonZeroUsize, progress: &Progress) -> Result<Ve
     let hashes = checking.files(&listed, jobs, progress);
     checking.images(&listed, &hashes);
     checking.deltas(&listed, &hashes, jobs);
+    checking.same_names(&listed);
+    checking.signatures(keyring, &catalogs);
     checking.others(&listed, &hashes, &state)?;
-    checking.report.faults.sort();
+    // What is wrong with a document is often the reason for the rest.
+    let order = |fault: &Fault| (!fault.path.starts_with(DOCUMENTS), fault.clone());
+    checking.report.faults.sort_by_cached_key(order);
     checking.report.faults.dedup();
+    checking.report.warnings.sort();
     Ok(checking.report)
 }
 
 struct Checking<'a> {
     root: &'a Path,
     report: VerifyReport,
+    /// Whether a document could not be read, so that nobody knows what it lists.
+    unread: bool,
 }
 
 impl Checking<'_> {
@@ -115,18 +155,28 @@ impl Checking<'_> {
         self.report.faults.push(Fault { path, kind, reason });
     }
 
+    /// A document that nobody can read.
+    fn unread(&mut self, path: &str, reason: impl ToString) {
+        self.fault(path, FaultKind::Document, reason);
+        self.unread = true;
+    }
+
+    fn warn(&mut self, path: &str, reason: impl ToString) {
+        self.report.warnings.push(Broken::new(path, reason));
+    }
+
     /// The index and every catalog that it names.
-    fn catalogs(&mut self) -> Result<Vec<(String, Catalog)>> {
-        let Some(bytes) = self.document(INDEX)? else { return Ok(Vec::new()) };
+    fn catalogs(&mut self) -> Vec<(String, Catalog)> {
+        let Some(bytes) = self.document(INDEX) else { return Vec::new() };
         let index = match Index::parse(&bytes) {
             Ok(index) => index,
             Err(error) => {
-                self.fault(INDEX, FaultKind::Document, error);
-                return Ok(Vec::new());
+                self.unread(INDEX, error);
+                return Vec::new();
             }
         };
         if index.format != "index:1.0" {
-            let reason = "its format is not index:1.0: the simplestreams tools refuse it";
+            let reason = format!("its format is not index:1.0: {OTHERS}");
             self.fault(INDEX, FaultKind::Document, reason);
         }
         let mut catalogs = Vec::new();
@@ -136,10 +186,14 @@ impl Checking<'_> {
             }
             let Some(path) = TreePath::parse(&entry.path) else {
                 let reason = format!("{id} has a path outside of the tree: {:?}", entry.path);
-                self.fault(INDEX, FaultKind::Document, reason);
+                self.unread(INDEX, reason);
                 continue;
             };
-            let Some(bytes) = self.document(path.as_str())? else { continue };
+            if entry.format != PRODUCTS_FORMAT {
+                let reason = format!("{id} has another format than {PRODUCTS_FORMAT}: {OTHERS}");
+                self.fault(INDEX, FaultKind::Document, reason);
+            }
+            let Some(bytes) = self.document(path.as_str()) else { continue };
             match Catalog::parse(&bytes) {
                 Ok(catalog) => {
                     let names: BTreeSet<&String> = entry.products.iter().collect();
@@ -147,26 +201,38 @@ impl Checking<'_> {
                         let reason = format!("{id} names other products than {path} has");
                         self.fault(INDEX, FaultKind::Document, reason);
                     }
+                    if catalog.format != PRODUCTS_FORMAT {
+                        let reason = format!("its format is not {PRODUCTS_FORMAT}: {OTHERS}");
+                        self.fault(path.as_str(), FaultKind::Document, reason);
+                    }
                     if catalog.content_id != *id {
                         let reason = format!("its content_id is not {id}, as the index says");
                         self.fault(path.as_str(), FaultKind::Document, reason);
                     }
                     catalogs.push((path.as_str().to_owned(), catalog));
                 }
-                Err(error) => self.fault(path.as_str(), FaultKind::Document, error),
+                Err(error) => self.unread(path.as_str(), error),
             }
         }
-        Ok(catalogs)
+        catalogs
     }
 
     /// A document, held against its twin.
-    fn document(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
+    fn document(&mut self, path: &str) -> Option<Vec<u8>> {
         let full = self.root.join(path);
-        let bytes = documents::read(&full)?;
-        let Some(bytes) = bytes else {
-            self.fault(path, FaultKind::Missing, "there is no such document");
-            return Ok(None);
+        let bytes = match disk::read(&full) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.fault(path, FaultKind::Missing, "there is no such document");
+                self.unread = true;
+                return None;
+            }
+            Err(error) => {
+                self.unread(path, error);
+                return None;
+            }
         };
+        self.permissions(path);
         let twin = format!("{path}.gz");
         match documents::unpacked(&documents::twin(&full)) {
             Ok(Some(other)) if other != bytes => {
@@ -175,7 +241,22 @@ impl Checking<'_> {
             Err(error) => self.fault(&twin, FaultKind::Twin, error),
             Ok(_) => {}
         }
-        Ok(Some(bytes))
+        Some(bytes)
+    }
+
+    /// Whether a web server may read a file that clients ask for.
+    fn permissions(&mut self, path: &str) {
+        let Ok(found) = fs::symlink_metadata(self.root.join(path)) else { return };
+        let mode = found.permissions().mode() & 0o7777;
+        if mode & 0o444 == 0 {
+            let reason = format!("nobody may read it (mode {mode:04o}); chmod 644");
+            self.fault(path, FaultKind::Permissions, reason);
+        } else if mode & 0o004 == 0 {
+            let reason = format!(
+                "not everybody may read it (mode {mode:04o}), perhaps the web server neither"
+            );
+            self.warn(path, reason);
+        }
     }
 
     /// Reads every listed file.
@@ -191,9 +272,9 @@ impl Checking<'_> {
         }
         progress.set_total(listed.files.values().map(|(size, _)| size).sum());
         let files: Vec<_> = listed.files.iter().collect();
-        let root = self.root;
+        let (root, roles) = (self.root, &listed.roles);
         let read = parallel::each(jobs, &files, Reader::new, |reader, (path, (size, hash))| {
-            let check = || -> Result<(Stamp, Digests), io::Error> {
+            let mut check = || -> Result<Read, io::Error> {
                 let none = Progress::default();
                 let fronts: Vec<Front> = metadata
                     .get(path.as_str())
@@ -201,27 +282,35 @@ impl Checking<'_> {
                     .flatten()
                     .filter_map(|front| Some(reader.front(&root.join(front), &none).ok()?.1))
                     .collect();
-                reader.digest(&root.join(path), &fronts.iter().collect::<Vec<_>>(), progress)
+                let fronts = fronts.iter().collect::<Vec<_>>();
+                reader.digest(&root.join(path), &fronts, roles.get(*path).copied(), progress)
             };
-            let mut check = check;
             match check() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     Err((FaultKind::Missing, "it is listed, but not there".to_owned()))
                 }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err((FaultKind::Permissions, error.to_string()))
+                }
                 Err(error) => Err((FaultKind::Hash, error.to_string())),
-                Ok((stamp, _)) if stamp.size() != *size => Err((
+                Ok(Read { stamp, .. }) if stamp.size() != *size => Err((
                     FaultKind::Size,
                     format!("it has {} bytes, {size} are listed", stamp.size()),
                 )),
-                Ok((_, digests)) if digests.sha256 != *hash => Err((
+                Ok(Read { digests, .. }) if digests.sha256 != *hash => Err((
                     FaultKind::Hash,
                     format!("its SHA-256 is {}, {hash} is listed", digests.sha256),
                 )),
-                Ok((_, digests)) => Ok(digests),
+                Ok(Read { check: Err(error), .. }) => Err((
+                    FaultKind::Content,
+                    format!("it has the bytes that are listed, but no server takes it: {error}"),
+                )),
+                Ok(Read { digests, .. }) => Ok(digests),
             }
         });
         let mut hashes = BTreeMap::new();
         for ((path, (size, _)), outcome) in files.into_iter().zip(read) {
+            self.permissions(path);
             match outcome {
                 Ok(digests) => {
                     self.report.files += 1;
@@ -296,71 +385,6 @@ impl Checking<'_> {
             self.report.deltas += 1;
             if let Some(reason) = reason {
                 self.fault(&delta.path, FaultKind::Delta, reason);
-            }
-        }
-    }
-
-    /// What lies beside the listed files.
-    fn others(
-        &mut self,
-        listed: &Listed,
-        hashes: &BTreeMap<String, Digests>,
-        state: &State,
-    ) -> Result<()> {
-        for directory in walk(self.root, IMAGES)? {
-            let is_listed = |name: &str| listed.files.contains_key(&join(&directory.path, name));
-            let has_listed = directory.files.iter().any(|(name, _)| is_listed(name));
-            for (name, _) in &directory.files {
-                let path = join(&directory.path, name);
-                if is_listed(name) || state.is_withdrawn(&path) {
-                    continue;
-                }
-                if name == SHA256SUMS {
-                    self.sums(&directory.path, hashes);
-                    continue;
-                }
-                match recognize(&self.root.join(&path)) {
-                    Ok(Content::Other) => {}
-                    // A second metadata file for another family of clients.
-                    Ok(Content::Metadata(_)) if has_listed => {}
-                    Ok(_) => self.fault(&path, FaultKind::Orphan, "no catalog lists it"),
-                    Err(error) => {
-                        let reason = format!("no catalog lists it, and it is broken: {error}");
-                        self.fault(&path, FaultKind::Orphan, reason);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn sums(&mut self, directory: &str, hashes: &BTreeMap<String, Digests>) {
-        let path = join(directory, SHA256SUMS);
-        let text = match fs::read(self.root.join(&path)) {
-            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-            Err(error) => return self.fault(&path, FaultKind::Hash, error),
-        };
-        let sums = match sums::parse(&text) {
-            Ok(sums) => sums,
-            Err(error) => return self.fault(&path, FaultKind::Hash, error),
-        };
-        let prefix = format!("{directory}/");
-        for (file, digests) in hashes.range(prefix.clone()..) {
-            let Some(name) = file.strip_prefix(&prefix) else { break };
-            match sums.get(name) {
-                _ if name.contains('/') => {}
-                Some(sum) if *sum == digests.sha256 => {}
-                Some(_) => self.fault(&path, FaultKind::Hash, format!("{name} has another hash")),
-                None => self.fault(&path, FaultKind::Hash, format!("it does not list {name}")),
-            }
-        }
-        for name in sums.keys() {
-            if fs::symlink_metadata(self.root.join(join(directory, name))).is_err() {
-                self.fault(
-                    &path,
-                    FaultKind::Missing,
-                    format!("it lists {name}, which is not there"),
-                );
             }
         }
     }
