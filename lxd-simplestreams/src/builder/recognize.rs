@@ -197,7 +197,14 @@ fn tarball(file: &mut File, compression: Compression, name: &str) -> Result<Cont
         Err(error @ (FormatError::Metadata(_) | FormatError::TwoRoots)) => return Err(error),
         Err(FormatError::Io(error)) => return Err(error.into()),
         Err(error) if groups::is_metadata_name(name) => return Err(error),
-        Ok((None, _)) | Err(_) => {}
+        // A compressed one can be so small that it ends before anything is known of it.
+        Ok((None, _)) => {
+            file.rewind()?;
+            if let Ok((Some(metadata), _)) = walk(file, Role::Metadata, u64::MAX) {
+                return Ok(Content::Metadata(metadata));
+            }
+        }
+        Err(_) => {}
     }
     file.rewind()?;
     match walk(file, Role::Rootfs, LOOK) {

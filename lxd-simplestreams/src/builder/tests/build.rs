@@ -218,6 +218,18 @@ fn what_an_older_builder_has_not_read_whole_is_read_again() {
 }
 
 #[test]
+fn small_metadata_is_metadata() {
+    let home = Home::new();
+    let image = sample("x", "20260101");
+    let metadata = gzipped(&image.metadata());
+    assert!(metadata.len() < lxd_proto::format::FileType::DETECT_BYTES, "{}", metadata.len());
+    home.put(&format!("tree/{}/lxd.tar.gz", at("x", "20260101")), &metadata);
+    home.put(&format!("tree/{}/rootfs.tar", at("x", "20260101")), &image.root());
+    let report = home.build();
+    assert_eq!((told(&report.broken), report.images), (Vec::new(), 1));
+}
+
+#[test]
 fn other_tarballs_and_disks_beside_an_image_are_not_it() {
     let logs = [entry("logs/build.log", b'0', b"hello"), vec![0; 1024]].concat();
     let image = sample("x", "20260101");
