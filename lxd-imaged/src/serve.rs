@@ -206,6 +206,9 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
         }
         tasks::mirror::recover(&app).await;
         mirrors::declared::load(&app).await;
+        if let Err(error) = mirrors::settle(&app).await {
+            tracing::error!(%error, "cannot show what mirrors show now");
+        }
         tasks::run(app).await;
     });
     let served = serving.await;

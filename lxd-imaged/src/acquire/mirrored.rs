@@ -31,8 +31,13 @@ pub struct Wanted {
     pub serial: String,
     /// Names that it gets as it appears; those of others are left out.
     pub aliases: Vec<AliasName>,
-    /// Shown to strangers.
-    pub public: bool,
+}
+
+impl Wanted {
+    /// Whether strangers are to see it, as it is decided now: a run takes hours.
+    fn is_public(&self, app: &App) -> bool {
+        app.catalog.mirrors.get(&self.mirror).is_ok_and(|record| record.config.public)
+    }
 }
 
 /// Fetches a version unless it is here, and makes it one of the mirror's.
@@ -65,7 +70,7 @@ pub async fn take(
         &described,
         |image, placed| {
             Ok(NewImage {
-                image: Image { public: wanted.public, ..image },
+                image: Image { public: wanted.is_public(app), ..image },
                 head: placed.head.clone(),
                 rootfs: placed.rootfs.clone(),
                 aliases: free(app, wanted),
@@ -110,7 +115,7 @@ pub async fn adopt(app: &App, wanted: &Wanted, follow: &Follow) -> Result<()> {
         image.auto_update = false;
         image.update_source = None;
         // Strangers see what any mirror shows them.
-        image.public = wanted.public || kept.is_some_and(|kept| kept.public);
+        image.public = wanted.is_public(app) || kept.is_some_and(|kept| kept.public);
     }
     let aliases = free(app, wanted);
     match app.db.commit(membership(wanted, adopted(&entry, image.clone(), aliases), shared)).await {

@@ -146,7 +146,7 @@ fn split(
         for image in images {
             let first = image.aliases.iter().map(|alias| alias.name.as_str()).min();
             let before = held.get(&image.fingerprint).map(|held| held.member.product.as_str());
-            let product = match (before.filter(|it| fits(it, &name, &image)), first) {
+            let product = match (before.filter(|it| fits(it, &name, &image, named)), first) {
                 (Some(before), _) => before.to_owned(),
                 (None, Some(alias)) if named > 1 => format!("{name}:{alias}"),
                 _ => name.clone(),
@@ -157,10 +157,13 @@ fn split(
     products
 }
 
-/// Whether `product` is `name`, or one of those that it is split into for a name of the image.
-fn fits(product: &str, name: &str, image: &Image) -> bool {
+/// Whether `product` is `name`, or one of those that it is split into for a name of the image. `named`
+/// is how many images with names there are: two of them are not one product.
+fn fits(product: &str, name: &str, image: &Image, named: usize) -> bool {
     let Some(rest) = product.strip_prefix(name) else { return false };
-    let Some(alias) = rest.strip_prefix(':') else { return rest.is_empty() };
+    let Some(alias) = rest.strip_prefix(':') else {
+        return rest.is_empty() && (image.aliases.is_empty() || named == 1);
+    };
     image.aliases.is_empty() || image.aliases.iter().any(|it| it.name == alias)
 }
 

@@ -35,6 +35,8 @@ pub async fn create(app: &App, caller: &Caller, post: AliasesPost) -> Result<Ali
     }
     let name = parse_name(post.name)?;
     check_description(&post.description)?;
+    // Whoever gives up an image looks whether somebody has named it, and must not be overtaken.
+    let _one_at_a_time = app.edits.lock().await;
     let target = target(app, caller, &post.target)?;
     let change = AliasChange::Create { name: name.clone(), target, description: post.description };
     app.db.commit(Change::Alias(change)).await?;

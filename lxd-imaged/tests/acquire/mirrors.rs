@@ -542,3 +542,64 @@ async fn a_mirror_that_goes_with_its_images_leaves_no_names() {
     let names: Vec<_> = names.into_iter().map(|alias| alias.name).collect();
     assert_eq!(names, ["x/debian/12"]);
 }
+
+#[tokio::test]
+async fn an_image_that_only_a_private_mirror_keeps_is_private() {
+    let server = Fake::with(&[]);
+    let image = unified("1");
+    server.publish(&image, "12", "20260101", &["debian/12"]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.mirror(&server, MirrorConfig { public: true, ..keep(1) }).await;
+    daemon.run().await;
+    second(&daemon, &server, MirrorConfig { alias_prefix: "x/".into(), ..keep(1) }).await;
+    assert!(daemon.get(&image.fingerprint()).unwrap().image.public);
+    daemon.ended(mirrors::delete(daemon.app(), &root(), "m", true).unwrap()).await;
+    assert!(!daemon.get(&image.fingerprint()).unwrap().image.public);
+}
+
+#[tokio::test]
+async fn what_is_decided_during_a_run_holds_for_what_comes_after() {
+    let server = Fake::with(&[]);
+    let (one, two) = (unified("1"), split(&"2".repeat(300_000)));
+    server.publish(&one, "11", "20260101", &["debian/11"]);
+    server.publish(&two, "12", "20260101", &["debian/12"]);
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.mirror(&server, MirrorConfig { public: true, parallel: 2, ..keep(1) }).await;
+    let gate = server.stop_after(100_000);
+    let operation = mirrors::run::begin(daemon.app(), "m", MirrorRunPost::default()).unwrap();
+    while !daemon.has(&one) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let config = serde_json::json!({ "public": false }).as_object().unwrap().clone();
+    mirrors::patch(daemon.app(), &root(), "m", None, MirrorPatch { config }).await.unwrap();
+    let mut seen = daemon.app().catalog.follow();
+    let _ = seen.borrow_and_update();
+    gate.notify_one();
+    daemon.ended(operation).await;
+    assert!(!daemon.get(&one.fingerprint()).unwrap().image.public);
+    assert!(!daemon.get(&two.fingerprint()).unwrap().image.public);
+    assert!(!seen.has_changed().unwrap(), "strangers have seen nothing of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mirrors_that_give_up_a_version_together_leave_it_to_nobody() {
+    let server = Fake::with(&[]);
+    let old: Vec<_> = (0..12).map(|number| unified(&format!("old {number}"))).collect();
+    for (number, image) in old.iter().enumerate() {
+        server.publish(image, &number.to_string(), "20260101", &[]);
+    }
+    let daemon = Daemon::new(&[&server]).await;
+    daemon.mirror(&server, keep(1)).await;
+    daemon.run().await;
+    second(&daemon, &server, MirrorConfig { alias_prefix: "x/".into(), ..keep(1) }).await;
+    for number in 0..old.len() {
+        let newer = unified(&format!("new {number}"));
+        server.publish(&newer, &number.to_string(), "20260102", &[]);
+    }
+    let begin = |name| mirrors::run::begin(daemon.app(), name, MirrorRunPost::default()).unwrap();
+    let (one, other) = (begin("m"), begin("other"));
+    daemon.ended(one).await;
+    daemon.ended(other).await;
+    let left = old.iter().filter(|image| daemon.has(image)).count();
+    assert_eq!(left, 0);
+}

@@ -29,18 +29,23 @@ pub(super) struct Before {
 impl Before {
     pub(super) fn read(root: &Path) -> Result<Self> {
         let mut before = Self::default();
-        if let Some(index) = documents::read(&root.join(INDEX))?
-            && let Ok(index) = Index::parse(&index)
-        {
+        if let Some(index) = documents::read(&root.join(INDEX))? {
+            let Ok(index) = Index::parse(&index) else {
+                before.foreign = Some(format!("an index that cannot be read ({INDEX})"));
+                return Ok(before);
+            };
             let is_ours = |id: &str, path: &str| id == CONTENT_ID && path == CATALOG;
             let mut entries = index.index.iter();
             let other = entries.find(|(id, entry)| !is_ours(id, &entry.path));
             before.foreign = other.map(|(id, entry)| format!("the catalog {id} ({})", entry.path));
         }
-        if let Some(catalog) = documents::read(&root.join(CATALOG))?
-            && let Ok(catalog) = Catalog::parse(&catalog)
-        {
-            before.add(&catalog);
+        if let Some(catalog) = documents::read(&root.join(CATALOG))? {
+            match Catalog::parse(&catalog) {
+                Ok(catalog) => before.add(&catalog),
+                Err(_) => {
+                    before.foreign = Some(format!("a catalog that cannot be read ({CATALOG})"));
+                }
+            }
         }
         Ok(before)
     }

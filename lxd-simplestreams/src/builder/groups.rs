@@ -1,6 +1,6 @@
 //! Which files of a directory make an image together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::image::InstanceType;
@@ -83,9 +83,12 @@ pub(super) struct Grouped {
 type Root = (RootKind, String);
 
 /// Puts the files of one directory together: a metadata file with the roots of the same name, or,
-/// where it is the only one, with those of the usual names, and where there are none, with all.
-pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
+/// where it is the only one, with those of the usual names, and where there are none, with the others.
+/// Of files in `broken` it is not known what they are: nothing else takes their place.
+pub(super) fn group(files: Vec<(String, Content)>, broken: &[String]) -> Grouped {
     let mut grouped = Grouped::default();
+    let held: BTreeSet<String> =
+        broken.iter().flat_map(|name| [key(name, &METADATA), key(name, &ROOTS)]).collect();
     let mut metadata: BTreeMap<String, Vec<(String, Metadata)>> = BTreeMap::new();
     let mut roots: BTreeMap<String, Vec<Root>> = BTreeMap::new();
     let mut bare: BTreeMap<String, Vec<Root>> = BTreeMap::new();
@@ -124,11 +127,24 @@ pub(super) fn group(files: Vec<(String, Content)>) -> Grouped {
                 found.extend(take(""));
             }
             let others = std::mem::take(&mut roots).into_values().flatten();
-            if found.is_empty() {
+            if found.is_empty() && !held.contains("") {
                 found.extend(others);
+                let stems: BTreeSet<String> = found.iter().map(|(_, name)| stem(name)).collect();
+                if stems.len() > 1 {
+                    let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+                    let reason = format!(
+                        "each of {} could be its root: name it rootfs or disk, as builders do",
+                        names.join(", ")
+                    );
+                    grouped.incomplete.push((name, reason));
+                    continue;
+                }
             } else {
                 grouped.strays.extend(others.map(|(_, name)| name));
             }
+        }
+        if held.contains(&key) || (is_only && held.contains("")) {
+            continue;
         }
         grouped.spare.extend(candidates.map(|(spare, _)| (spare, name.clone())));
         grouped.add_split(name, says, found, key.parse().ok());
@@ -219,6 +235,7 @@ mod tests {
 
     /// `METADATA+ROOT+ROOT` for each group, `!NAME` for what is incomplete.
     fn told(files: &[(&str, char)]) -> String {
+        let marks = files.iter().map(|(_, mark)| *mark);
         let files = files.iter().map(|&(name, content)| {
             let content = match content {
                 'm' => Content::Metadata(says()),
@@ -232,7 +249,10 @@ mod tests {
             };
             (name.to_owned(), content)
         });
-        let grouped = group(files.collect());
+        let (broken, files): (Vec<_>, Vec<_>) =
+            files.zip(marks).partition(|(_, mark)| *mark == '!');
+        let broken: Vec<String> = broken.into_iter().map(|((name, _), _)| name).collect();
+        let grouped = group(files.into_iter().map(|(file, _)| file).collect(), &broken);
         let mut told = Vec::new();
         for group in &grouped.groups {
             let roots = group.roots().map(|(_, name)| format!("+{name}")).collect::<String>();
@@ -308,6 +328,18 @@ mod tests {
                 "lxd.tar.xz+x.squashfs",
             ),
             (&[("lxd.tar.xz", 'm'), ("root.tar", 'b')], "lxd.tar.xz+root.tar"),
+            // Nothing takes the place of what is broken, or could be one of several.
+            (&[("lxd.tar.xz", 'm'), ("rootfs.squashfs", '!'), ("logs.tar", 't')], "?logs.tar"),
+            (&[("lxd.tar.xz", '!'), ("incus.tar.xz", 'm'), ("rootfs.squashfs", 's')], ""),
+            (
+                &[("lxd.tar.xz", 'm'), ("rootfs.squashfs", 's'), ("logs.tar", '!')],
+                "lxd.tar.xz+rootfs.squashfs",
+            ),
+            (&[("lxd.tar.xz", 'm'), ("x.squashfs", 's'), ("scratch.qcow2", 'q')], "!lxd.tar.xz"),
+            (
+                &[("lxd.tar.xz", 'm'), ("x.squashfs", 's'), ("x.qcow2", 'q')],
+                "lxd.tar.xz+x.squashfs+x.qcow2",
+            ),
             (&[("lxd.tar.xz", 'm'), ("logs.tar", 'b')], "!lxd.tar.xz"),
             (
                 &[("my.tar", 'm'), ("my.rootfs.tar", 'b'), ("x.tar", 't')],

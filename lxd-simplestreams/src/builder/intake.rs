@@ -16,7 +16,7 @@ use super::before::Before;
 use super::digest::{Digests, Stamp};
 use super::disk;
 use super::error::{Broken, Result, TreeError};
-use super::naming::group;
+use super::naming::{self, group};
 use super::parallel;
 use super::place::Coordinates;
 use super::recognize::{Content, Kind};
@@ -103,13 +103,20 @@ impl Inventory {
         !has_name && of_product().filter(counts).count() >= keep.unwrap_or(1).max(1)
     }
 
-    /// Those images of `coming` that would leave the tree again, if the newest `keep` versions of
-    /// each product stay.
-    fn outdated(&self, coming: &[Version], keep: usize, tree: &LocalTree) -> BTreeSet<Fingerprint> {
-        let mut versions = [&self.versions, coming].concat();
+    /// Gives those that come the names that they will have. Which of their images would leave the
+    /// tree again, if the newest `keep` versions of each product stay.
+    fn judge(
+        &self,
+        coming: &mut Vec<Version>,
+        keep: usize,
+        tree: &LocalTree,
+    ) -> BTreeSet<Fingerprint> {
+        let mut versions = self.versions.clone();
+        versions.append(coming);
         tree.name(&mut versions, &self.before);
         let rules = Retention::newest(keep);
         let dropped = dropped(Some(&rules), &group(&versions), |_| false, Timestamp::UNIX_EPOCH);
+        *coming = versions.split_off(self.versions.len());
         dropped.into_keys().collect()
     }
 }
@@ -216,7 +223,7 @@ impl LocalTree {
             report.present += all - version.images.len();
             coming.extend((!version.images.is_empty()).then_some(version));
         }
-        let outdated = inventory.outdated(&coming, source.keep.unwrap_or(1), self);
+        let outdated = inventory.judge(&mut coming, source.keep.unwrap_or(1), self);
         let mut jobs = Vec::new();
         for version in coming {
             let mut images = version.images.iter().map(|image| &image.fingerprint);
@@ -269,17 +276,17 @@ impl LocalTree {
         }
     }
 
-    /// Finds a place that nothing else has.
+    /// Finds a place that nothing else has, by the name of the version. Where that is in use by
+    /// something that is no version, it is the next one.
     fn job(&self, version: Version, others: &[Job]) -> Job {
         let mut coordinates = version.coordinates.clone();
-        let serial = coordinates.serial.clone();
-        for count in 1.. {
+        loop {
             let directory = coordinates.directory();
             let is_taken = others.iter().any(|other| other.directory == directory);
             if !is_taken && fs::symlink_metadata(self.root.join(&directory)).is_err() {
                 break;
             }
-            coordinates.serial = format!("{serial}.{count:02}");
+            coordinates.serial = naming::next(&coordinates.serial);
         }
         let aside = incoming(&self.root).join(format!("version-{}", others.len()));
         let directory = coordinates.directory();

@@ -32,7 +32,7 @@ mod vcdiff;
 mod verify;
 mod withdraw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,7 @@ impl LocalTree {
             report.broken.sort();
             return Ok(report);
         }
+        report.warnings.extend(self.vanished(&before, &versions));
         let mut in_use = InUse {
             paths: paths(&versions).chain(before.paths).collect(),
             doubles: report.doubles.iter().map(|double| double.fingerprint).collect(),
@@ -226,6 +227,19 @@ impl LocalTree {
             intake::clear(&self.root)?;
         }
         Ok(report)
+    }
+
+    /// What the catalog listed that is neither here nor withdrawn: perhaps a part of the tree is not
+    /// mounted, and nobody would notice.
+    fn vanished(&self, before: &Before, versions: &[Version]) -> Option<Broken> {
+        let images = versions.iter().flat_map(|version| &version.images).map(|it| it.fingerprint);
+        let withdrawn = self.state.withdrawals.iter().flat_map(|it| it.images.keys().copied());
+        let known: BTreeSet<Fingerprint> = images.chain(withdrawn).collect();
+        let count = before.names.keys().filter(|image| !known.contains(image)).count();
+        let what = if count == 1 { "image" } else { "images" };
+        let reason =
+            format!("{count} {what} that it listed left it, since the files are gone or broken");
+        (count > 0).then(|| Broken::new(CATALOG, reason))
     }
 
     fn scan(&self, writes: bool) -> Result<Scan> {

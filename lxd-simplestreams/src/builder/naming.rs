@@ -23,13 +23,17 @@ pub(super) fn assign<'a>(
 ) {
     let mut builds: BTreeMap<(String, String), Vec<&mut Version>> = BTreeMap::new();
     for version in versions {
-        let key = (version.coordinates.product(), version.coordinates.serial.clone());
+        let (serial, _) = split(&version.coordinates.serial);
+        let key = (version.coordinates.product(), serial.to_owned());
         builds.entry(key).or_default().push(version);
     }
     for ((_, serial), mut versions) in builds {
         let name = |version: &Version| {
             let mut names = version.images.iter().filter_map(|image| has(&image.fingerprint));
-            names.find_map(|name| number(&serial, name))
+            // The place where it lies was numbered when it came.
+            let is_placed = version.directory == version.coordinates.directory();
+            let own = || split(&version.coordinates.serial).1.or(is_placed.then_some(0));
+            names.find_map(|name| number(&serial, name)).or_else(own)
         };
         // What has a name first, then by age.
         versions.sort_by_cached_key(|version| {
@@ -82,6 +86,19 @@ pub(super) fn group(versions: &[Version]) -> Products {
         }
     }
     Products::group(images)
+}
+
+/// The name of the build after the one with this name.
+pub(super) fn next(name: &str) -> String {
+    let (serial, number) = split(name);
+    numbered(serial, number.unwrap_or(0) + 1)
+}
+
+/// The serial in a name, and the number behind it.
+fn split(name: &str) -> (&str, Option<usize>) {
+    let numbered =
+        name.split_once('+').and_then(|(serial, _)| Some((serial, number(serial, name)?)));
+    numbered.map_or((name, None), |(serial, number)| (serial, Some(number)))
 }
 
 /// The number that a name has behind `serial`; `None` when it is another serial's name.

@@ -20,6 +20,10 @@ const NO_OS: &str = "image";
 /// The longest word that becomes a directory, in bytes.
 const LONGEST: usize = 100;
 
+/// What stands before the number of a build in a directory, where a plus would be a blank to some
+/// web servers, and in a serial.
+const NUMBERED: (&str, &str) = ("~", "+");
+
 /// The five names that tell where a version belongs, each fit to be one of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Coordinates {
@@ -40,12 +44,13 @@ impl Coordinates {
         let Some([serial, variant, arch, release, os]) = names.as_deref() else { return None };
         let fits = [os, release, variant].iter().all(|name| word(name).as_deref() == Some(**name));
         let architecture = arch.parse().ok()?;
-        (fits && publish::is_serial(serial)).then(|| Self {
+        let serial = serial.replace(NUMBERED.0, NUMBERED.1);
+        (fits && publish::is_serial(&serial)).then(|| Self {
             os: (*os).to_owned(),
             release: (*release).to_owned(),
             architecture,
             variant: (*variant).to_owned(),
-            serial: (*serial).to_owned(),
+            serial,
             named: true,
         })
     }
@@ -86,7 +91,7 @@ impl Coordinates {
     pub(super) fn directory(&self) -> String {
         let architecture = architecture_name(self.architecture);
         // A tree may land where a colon is no part of a name.
-        let serial = self.serial.replace(':', "");
+        let serial = self.serial.replace(':', "").replace(NUMBERED.1, NUMBERED.0);
         let Self { os, release, variant, .. } = self;
         format!("{IMAGES}/{os}/{release}/{architecture}/{variant}/{serial}")
     }

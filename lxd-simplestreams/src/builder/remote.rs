@@ -19,7 +19,7 @@ use super::intake::{Inventory, Means, Source, incoming};
 use super::report::TakenReport;
 use super::state::Borrowed;
 use super::withdraw::Removal;
-use crate::publish::architecture_name;
+use crate::publish::{architecture_name, serial_of};
 
 impl LocalTree {
     /// Fetches the public images of `remote` (called `name`) that the tree does not have, and
@@ -38,7 +38,11 @@ impl LocalTree {
         let mut images = remote.images(&Filter::default()).await?;
         images.retain(|image| image.public);
         // The newest first: with a number to keep the older ones need not come at all.
-        images.sort_by_key(|image| std::cmp::Reverse((image.created_at, image.fingerprint)));
+        // Those of one serial come in their order, since that numbers them.
+        let serial = |image: &Image| serial_of(&image.properties, image.created_at);
+        images.sort_by_cached_key(|image| {
+            (std::cmp::Reverse(serial(image)), image.created_at, image.fingerprint)
+        });
         let (mut tree, inventory) = self.elsewhere(Self::inventory).await?;
         let mut inventory = inventory?;
         // Before any comes: what has a name of its own is not an old version of another image.

@@ -25,6 +25,7 @@ use crate::root::{LXD, RootKind};
 pub use document::{CONTENT_ID, Signed};
 pub(crate) use group::numbered;
 pub use pieces::{Assembled, assemble, index_of};
+pub(crate) use serial::of as serial_of;
 pub use serial::{from_time, is_serial};
 
 /// Where the index of a tree is: the one path that every client knows.

@@ -16,7 +16,7 @@ pub fn is_serial(text: &str) -> bool {
 }
 
 /// The serial that an image says it has, or the minute it was made.
-pub(super) fn of(properties: &Properties, created_at: Timestamp) -> String {
+pub(crate) fn of(properties: &Properties, created_at: Timestamp) -> String {
     match properties.get("serial") {
         Some(serial) if is_serial(serial) => serial.clone(),
         _ => from_time(created_at),

@@ -189,3 +189,19 @@ fn what_an_image_is_does_not_depend_on_the_names_of_others() {
         print(4)
     );
 }
+
+#[test]
+fn two_images_with_names_are_never_one_product() {
+    let held: BTreeMap<_, _> =
+        [(print(1), held("12", "20260101")), (print(2), held("12", "20260102"))].into();
+    let here = Here { held: &held, stored: &|_| true, owner: &|_| Owner::Mirror };
+    let upstream =
+        vec![image(1, "12", "20260101", &["previous"]), image(2, "12", "20260102", &["stable"])];
+    let plan = plan(&MirrorConfig { keep: 2, ..MirrorConfig::default() }, upstream, &here);
+    let leads: BTreeMap<_, _> = plan
+        .leaders(&held)
+        .into_iter()
+        .flat_map(|(image, names)| names.iter().map(move |name| (name.to_string(), image)))
+        .collect();
+    assert_eq!(leads, [("previous".into(), print(1)), ("stable".into(), print(2))].into());
+}

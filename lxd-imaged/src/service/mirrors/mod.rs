@@ -215,7 +215,22 @@ async fn edit(
 /// Shows to strangers what any mirror shows, and nothing else of what the mirror keeps. An image
 /// that a person has put in or changed stays as it is.
 async fn show(app: &App, name: &MirrorName) -> Result<()> {
-    for fingerprint in app.catalog.mirrors.get(name)?.members.keys() {
+    show_all(app, app.catalog.mirrors.get(name)?.members.keys()).await
+}
+
+/// Does so for all mirrors: what a crash has cut off, or the file of mirrors says now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn settle(app: &App) -> Result<()> {
+    for record in app.catalog.mirrors.all() {
+        show_all(app, record.members.keys()).await?;
+    }
+    Ok(())
+}
+
+async fn show_all(app: &App, images: impl Iterator<Item = &Fingerprint>) -> Result<()> {
+    for fingerprint in images {
         let _one_at_a_time = app.edits.lock().await;
         let Some(entry) = app.catalog.get(fingerprint) else { continue };
         let Some(kept) = app.catalog.mirrors.kept(fingerprint) else { continue };
@@ -258,7 +273,10 @@ pub fn delete(app: &Arc<App>, caller: &Caller, name: &str, images: bool) -> Resu
             task.db.commit(Change::Mirror(change)).await?;
             (removed, kept) = remove_images(&task, &caller, &name).await?;
         }
+        let members = task.catalog.mirrors.get(&name)?.members.clone();
         task.db.commit(Change::Mirror(MirrorChange::Delete(name.clone()))).await?;
+        // Others may keep them, and show them to nobody.
+        show_all(&task, members.keys()).await?;
         drop(place);
         tell(&task, &caller, action::MIRROR_DELETED, &name, &[]);
         Ok(Some(
@@ -281,18 +299,55 @@ async fn remove_images(
         .into_iter()
         .filter_map(|(alias, target)| Some((AliasName::try_from(alias).ok()?, target)))
         .collect();
-    let held = run::held(app, name)?;
     app.db.commit(Change::Mirror(MirrorChange::Unset(name.clone(), set))).await?;
     let (mut removed, mut kept) = (0, Vec::new());
-    for (fingerprint, held) in held {
-        let others = app.catalog.mirrors.kept(&fingerprint).is_some_and(|it| it.mirrors > 1);
-        if held.bound.is_some() || others {
-            kept.push(Value::from(fingerprint.to_string()));
-        } else if remove_if_there(app, caller, &fingerprint).await? {
-            removed += 1;
+    for fingerprint in app.catalog.mirrors.get(name)?.members.keys() {
+        match retire(app, caller, name, fingerprint).await? {
+            Retired::Removed => removed += 1,
+            Retired::Left | Retired::Bound(_) => kept.push(Value::from(fingerprint.to_string())),
+            Retired::Gone => {}
         }
     }
     Ok((removed, kept))
+}
+
+/// What became of an image that a mirror does not need any more.
+enum Retired {
+    /// Nobody else needs it.
+    Removed,
+    /// Other mirrors keep it.
+    Left,
+    /// A person needs it, for this reason.
+    Bound(String),
+    /// It was gone already.
+    Gone,
+}
+
+/// Gives up an image of a mirror: removes it, or only the mirror's share in it. Whether somebody
+/// needs it is looked at in this moment, in which nobody can change it.
+async fn retire(
+    app: &Arc<App>,
+    caller: &Caller,
+    name: &MirrorName,
+    fingerprint: &Fingerprint,
+) -> Result<Retired> {
+    let edits = app.edits.lock().await;
+    let Some(member) = app.catalog.mirrors.member(name, fingerprint) else {
+        return Ok(Retired::Gone);
+    };
+    let Some(entry) = app.catalog.get(fingerprint) else { return Ok(Retired::Gone) };
+    let kept = app.catalog.mirrors.kept(fingerprint);
+    if kept.is_some_and(|it| it.mirrors > 1) {
+        app.db.commit(Change::Mirror(MirrorChange::Leave(name.clone(), *fingerprint))).await?;
+        drop(edits);
+        show_all(app, std::iter::once(fingerprint)).await?;
+        return Ok(Retired::Left);
+    }
+    if let Some(reason) = run::bound(app, &entry, member.shared) {
+        return Ok(Retired::Bound(reason));
+    }
+    let removed = remove_if_there(app, caller, fingerprint).await?;
+    Ok(if removed { Retired::Removed } else { Retired::Gone })
 }
 
 /// Deletes an image; tells whether it was there.
@@ -335,7 +390,9 @@ pub fn arrived(app: &App, caller: &Caller, mirror: MirrorName, image: NewImage) 
     }
     let member =
         Member { product: product(&image.image), serial: serial(&image.image), shared: false };
-    let taken = Membership { mirror, member, image: NewImage { aliases: Vec::new(), ..image } };
+    let shown = Image { public: record.config.public, ..image.image };
+    let image = NewImage { aliases: Vec::new(), image: shown, ..image };
+    let taken = Membership { mirror, member, image };
     Ok(Change::Mirror(MirrorChange::Take(Box::new(taken))))
 }
 

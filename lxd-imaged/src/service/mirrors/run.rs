@@ -100,7 +100,7 @@ pub(super) fn held(app: &App, name: &MirrorName) -> Result<BTreeMap<Fingerprint,
 }
 
 /// Why an image may not be removed.
-fn bound(app: &App, entry: &Entry, shared: bool) -> Option<String> {
+pub(super) fn bound(app: &App, entry: &Entry, shared: bool) -> Option<String> {
     let fingerprint = &entry.image.fingerprint;
     if shared {
         return Some("a person has put it in or changed it".into());
@@ -228,7 +228,6 @@ impl Run {
             product: product.to_owned(),
             serial: version.serial.clone(),
             aliases,
-            public: self.config.public,
         }
     }
 

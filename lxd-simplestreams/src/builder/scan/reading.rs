@@ -31,7 +31,7 @@ pub(super) struct Reading<'a, 's> {
 
 impl Reading<'_, '_> {
     pub(super) fn run(&mut self) {
-        let mut contents = Vec::new();
+        let (mut contents, mut broken) = (Vec::new(), Vec::new());
         for (name, stamp) in &self.directory.files {
             if name == SHA256SUMS {
                 continue;
@@ -39,12 +39,15 @@ impl Reading<'_, '_> {
             match self.content(name, *stamp) {
                 Ok(Content::Other) => {}
                 Ok(content) => contents.push((name.clone(), content)),
-                Err(error) => self.broken(name, error),
+                Err(error) => {
+                    self.broken(name, error);
+                    broken.push(name.clone());
+                }
             }
         }
         let deltas = contents.iter().filter(|(_, content)| *content == Content::Delta);
         let deltas: Vec<String> = deltas.map(|(name, _)| name.clone()).collect();
-        let Grouped { groups, incomplete, spare, strays } = group(contents);
+        let Grouped { groups, incomplete, spare, strays } = group(contents, &broken);
         for name in strays {
             let reason = "it is not published: the image beside it has its files by their usual \
                           names";

@@ -89,7 +89,7 @@ fn a_broken_version_never_stops_the_others() {
         ),
         (
             &[("lxd.tar.xz", &metadata), ("a.tar", &root), ("b.tar", &root)],
-            "both a.tar and b.tar could be its root.tar.xz",
+            "each of a.tar, b.tar could be its root",
         ),
     ];
     for (files, reason) in cases {

@@ -92,7 +92,7 @@ fn builds_of_one_serial_are_versions_behind_each_other() {
     let second = Sample { more: "  note: other\n", ..sample("alpine", "20260101") };
     home.image("source/b", &second);
     let report = take(&home, None);
-    let expected = ["alpine/1/amd64/default/20260101", "alpine/1/amd64/default/20260101.01"];
+    let expected = ["alpine/1/amd64/default/20260101", "alpine/1/amd64/default/20260101~00001"];
     assert_eq!(paths(&report), expected);
     assert_eq!(home.build().images, 2);
 }
@@ -159,7 +159,10 @@ fn of_a_build_that_got_one_file_more_only_that_one_comes() {
     home.build();
     home.put("source/a/disk.qcow2", &qcow2("x", 1));
     let report = take(&home, None);
-    assert_eq!((paths(&report), report.present), (vec!["alpine/1/amd64/default/20260101.01"], 1));
+    assert_eq!(
+        (paths(&report), report.present),
+        (vec!["alpine/1/amd64/default/20260101~00001"], 1)
+    );
     for _ in 0..2 {
         let built = home.build();
         assert_eq!((told(&built.broken), built.images), (vec![], 2));

@@ -50,3 +50,40 @@ fn files_of_one_build_that_lie_apart_are_one_version() {
     assert_eq!((home.build().versions, names(&home)), (1, vec!["20260101".to_owned()]));
     assert!(!home.build().changed);
 }
+
+/// One more build of the same minute as its builder leaves it, taken into the tree.
+fn take(home: &Home, more: &'static str, keep: Option<usize>) -> Fingerprint {
+    let _ = fs::remove_dir_all(home.path("out"));
+    let image = home.image("out/x", &Sample { more, ..sample("deb", "20260101") });
+    let taken = home.open().take(&home.path("out"), Means::Copy, keep).unwrap();
+    assert_eq!((taken.taken.len(), told(&taken.broken).len()), (1, 0), "{taken:?}");
+    image
+}
+
+#[test]
+fn what_comes_later_is_newer_also_when_older_ones_have_left() {
+    for keep in [None, Some(2)] {
+        let home = Home::new();
+        for more in ["  n: 1\n", "  n: 2\n", "  n: 3\n", "  n: 4\n", "  n: 5\n"] {
+            let newest = take(&home, more, keep);
+            home.build();
+            prune(&home, 2, 0, now());
+            assert_eq!(&*home.listed()[&newest].names, "deb/1,deb/1/default", "{more}");
+            assert_eq!(home.verify().faults, []);
+        }
+        assert_eq!(names(&home), ["20260101+00003", "20260101+00004"]);
+        assert!(home.tree().join(at("deb", "20260101~00004")).is_dir());
+    }
+}
+
+#[test]
+fn what_comes_at_once_is_named_by_its_age() {
+    let home = Home::new();
+    for (directory, more) in [("out/b", "  n: older\n"), ("out/a", "  n: newer\n")] {
+        home.image(directory, &Sample { more, ..sample("deb", "20260101") });
+    }
+    home.open().take(&home.path("out"), Means::Copy, None).unwrap();
+    home.build();
+    assert_eq!(names(&home), ["20260101", "20260101+00001"]);
+    assert!(!home.build().changed);
+}

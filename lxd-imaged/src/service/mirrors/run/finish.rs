@@ -6,7 +6,7 @@ use lxd_proto::alias::AliasName;
 use lxd_proto::fingerprint::Fingerprint;
 use lxd_proto::mirror::{MirrorAction, MirrorConflict, MirrorReport};
 
-use super::super::remove_if_there;
+use super::super::{Retired, retire};
 use super::{Run, held};
 use crate::acquire::{by_itself, follow};
 use crate::db::{Change, MirrorChange};
@@ -25,15 +25,20 @@ impl Run {
         // What a person has done meanwhile counts.
         let held_now = held(&self.app, &self.name)?;
         for mut item in plan.retire(&self.config, &held_now) {
-            if item.action == MirrorAction::Remove
-                && let Err(error) = self.remove(&item.fingerprint).await
-            {
-                if matches!(error, Error::ShuttingDown) {
-                    return Err(error);
+            if item.action == MirrorAction::Remove {
+                match retire(&self.app, &by_itself(), &self.name, &item.fingerprint).await {
+                    Ok(Retired::Removed | Retired::Left | Retired::Gone) => {}
+                    // In the meantime somebody has come to need it.
+                    Ok(Retired::Bound(reason)) => {
+                        (item.action, item.reason) = (MirrorAction::Keep, reason);
+                    }
+                    Err(error @ Error::ShuttingDown) => return Err(error),
+                    Err(error) => {
+                        item.action = MirrorAction::Fail;
+                        item.reason =
+                            format!("cannot be removed: {}", follow::printable(&error.to_string()));
+                    }
                 }
-                item.action = MirrorAction::Fail;
-                item.reason =
-                    format!("cannot be removed: {}", follow::printable(&error.to_string()));
             }
             report.add(item);
         }
@@ -100,15 +105,5 @@ impl Run {
         }
         let change = MirrorChange::Unset(self.name.clone(), gone);
         self.app.db.commit(Change::Mirror(change)).await
-    }
-
-    /// Removes an image, or only the mirror's share in it when another mirror keeps it too.
-    async fn remove(&self, fingerprint: &Fingerprint) -> Result<()> {
-        let others = self.app.catalog.mirrors.kept(fingerprint).is_some_and(|it| it.mirrors > 1);
-        if others {
-            let change = MirrorChange::Leave(self.name.clone(), *fingerprint);
-            return self.app.db.commit(Change::Mirror(change)).await;
-        }
-        remove_if_there(&self.app, &by_itself(), fingerprint).await.map(drop)
     }
 }
