@@ -152,6 +152,16 @@ async fn edit(
     Ok(())
 }
 
+/// Has strangers see an image that is still there, or not. Whoever calls holds [`App::edits`].
+pub(super) async fn set_public(app: &App, fingerprint: &Fingerprint, public: bool) -> Result<()> {
+    let Some(entry) = app.catalog.get(fingerprint) else { return Ok(()) };
+    if entry.image.public == public {
+        return Ok(());
+    }
+    let image = Image { public, ..entry.image.clone() };
+    app.db.commit(Change::Edit(Box::new(image))).await
+}
+
 /// Bytes that all properties of an image may have together.
 const PROPERTIES_LIMIT: usize = 256 << 10;
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use lxd_proto::config;
 use lxd_proto::event::action;
 use lxd_proto::fingerprint::{Fingerprint, Prefix};
-use lxd_proto::image::{Image, ImageVersion, Verified};
+use lxd_proto::image::{ImageVersion, Verified};
 
 use super::images;
 use crate::acquire::{by_itself, config_number, follow};
 use crate::app::{App, Caller};
 use crate::catalog::{Entry, Viewer};
-use crate::db::Change;
 use crate::error::{Error, Result};
 
 /// The versions of an image, newest first.
@@ -71,7 +70,7 @@ async fn hide(app: &App, now: &Entry, versions: Vec<Arc<Entry>>) -> Result<()> {
     let _one_at_a_time = app.edits.lock().await;
     let newer = versions.iter().filter(|it| it.image.uploaded_at > now.image.uploaded_at);
     for fingerprint in newer.map(|entry| entry.image.fingerprint) {
-        set_public(app, &fingerprint, false).await?;
+        images::set_public(app, &fingerprint, false).await?;
     }
     Ok(())
 }
@@ -84,18 +83,9 @@ pub(super) async fn show(app: &App, current: &Arc<Entry>, public: bool) -> Resul
     }
     for entry in replaced(app, current) {
         let is_older = entry.image.uploaded_at <= current.image.uploaded_at;
-        set_public(app, &entry.image.fingerprint, public && is_older).await?;
+        images::set_public(app, &entry.image.fingerprint, public && is_older).await?;
     }
     Ok(())
-}
-
-async fn set_public(app: &App, fingerprint: &Fingerprint, public: bool) -> Result<()> {
-    let Some(entry) = app.catalog.get(fingerprint) else { return Ok(()) };
-    if entry.image.public == public {
-        return Ok(());
-    }
-    let image = Image { public, ..entry.image.clone() };
-    app.db.commit(Change::Edit(Box::new(image))).await
 }
 
 /// Deletes versions beyond those that are to be kept.

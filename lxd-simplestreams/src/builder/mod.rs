@@ -5,6 +5,7 @@
 //! sees the old tree or the new one, and one program at a time makes changes. What is wrong with
 //! one image never keeps the others.
 
+mod aliases;
 mod before;
 mod deltas;
 mod digest;
@@ -14,7 +15,6 @@ mod error;
 mod groups;
 mod intake;
 mod lock;
-mod names;
 mod naming;
 mod parallel;
 mod place;

@@ -229,14 +229,12 @@ pub async fn settle(app: &App) -> Result<()> {
     Ok(())
 }
 
-async fn show_all(app: &App, images: impl Iterator<Item = &Fingerprint>) -> Result<()> {
-    for fingerprint in images {
+async fn show_all(app: &App, members: impl Iterator<Item = &Fingerprint>) -> Result<()> {
+    for fingerprint in members {
         let _one_at_a_time = app.edits.lock().await;
-        let Some(entry) = app.catalog.get(fingerprint) else { continue };
-        let Some(kept) = app.catalog.mirrors.kept(fingerprint) else { continue };
-        if !kept.shared && entry.image.public != kept.public {
-            let image = Image { public: kept.public, ..entry.image.clone() };
-            app.db.commit(Change::Edit(Box::new(image))).await?;
+        let kept = app.catalog.mirrors.kept(fingerprint);
+        if let Some(kept) = kept.filter(|kept| !kept.shared) {
+            images::set_public(app, fingerprint, kept.public).await?;
         }
     }
     Ok(())

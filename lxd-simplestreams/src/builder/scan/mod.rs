@@ -12,9 +12,9 @@ use lxd_proto::image::Properties;
 use lxd_proto::remote::Progress;
 use serde::Serialize;
 
+use super::aliases;
 use super::digest::Reader;
 use super::error::{Broken, Result};
-use super::names;
 use super::parallel;
 use super::place::Coordinates;
 use super::state::{Known, State};
@@ -117,7 +117,7 @@ impl Scanning<'_> {
             scan.read = (scan.read.0 + one.read.0, scan.read.1 + one.read.1);
         }
         scan.drop_doubles();
-        names::settle(&mut scan.versions, self.state);
+        aliases::settle(&mut scan.versions, self.state);
         Ok(scan)
     }
 }
